@@ -1,0 +1,58 @@
+"""dense_rnn: batch normalisation, linear dense layers within each trace, then plain recurrent layers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import model_validator
+
+from tunelab.models.family import Family, Params, Penalty, Rate, Size, as_list, check_lengths, length
+
+if TYPE_CHECKING:
+    import keras
+
+
+class DenseRnnParams(Params):
+    """Dense layers in front of recurrent ones."""
+
+    family: Literal["dense_rnn"] = "dense_rnn"
+    dense: tuple[Size, ...]
+    """Units of each dense layer."""
+    units: tuple[Size, ...]
+    """Of each recurrent layer."""
+    dropout: tuple[Rate, ...]
+    """After each dense layer, then of each recurrent layer's inputs; one number stands for all."""
+    l2: Penalty
+    """On the kernels of dense layers and the input kernels of recurrent ones."""
+
+    _fill = model_validator(mode="before")(
+        as_list("dropout", lambda raw: length(raw, "dense") + length(raw, "units")),
+    )
+    _lengths = model_validator(mode="after")(
+        check_lengths("dropout", lambda p: len(p.dense) + len(p.units), "dense and units together"),
+    )
+
+
+def build(params: DenseRnnParams, n_samples: int) -> keras.Model:
+    """The model; shapes as in :class:`~tunelab.models.family.Family`."""
+    import keras
+
+    from tunelab.models.layers import batch_norm, head, penalty, radar_inputs, simple_rnn
+
+    inputs, x, mask = radar_inputs(n_samples)
+    x = batch_norm(x, mask, params.batch_norm_momentum)
+    for units, dropout in zip(params.dense, params.dropout, strict=False):
+        x = keras.layers.Dense(units, kernel_regularizer=penalty(params.l2))(x)
+        x = keras.layers.Dropout(dropout)(x)
+        x = batch_norm(x, mask, params.batch_norm_momentum)
+    for units, dropout in zip(params.units, params.dropout[len(params.dense) :], strict=True):
+        x = simple_rnn(x, mask, units, dropout, params.l2)
+    return head(inputs, x, "dense_rnn")
+
+
+def outline(params: DenseRnnParams) -> str:
+    """Such as ``dense100-rnn100``."""
+    return "-".join([f"dense{units}" for units in params.dense] + [f"rnn{units}" for units in params.units])
+
+
+FAMILY = Family(params=DenseRnnParams, build=build, outline=outline)

@@ -1,0 +1,99 @@
+"""What every family is made of, and the params that all of them take."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+if TYPE_CHECKING:
+    import keras
+
+Rate = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
+"""A share of units that dropout silences."""
+Penalty = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+"""Factor of the squared kernel weights in the loss."""
+Size = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """A part of params: unknown keys are errors, nothing changes after it was checked."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Params(Section):
+    """What every family takes. The defaults are those of the sixteen hand-run models."""
+
+    family: str
+    learning_rate: float = Field(default=1e-3, gt=0, allow_inf_nan=False)
+    """Of Adam."""
+    batch_size: Size = 32
+    """Scans."""
+    class_weight: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    """Weight of a positive trace in the loss; a negative one weighs 1."""
+    batch_norm_momentum: Rate = 0.99
+    """Share of the moving statistics that a step keeps."""
+
+
+def _always_fits(params: Params, n_samples: int) -> None:
+    """Families without convolutions fit every number of samples."""
+
+
+P = TypeVar("P", bound=Params)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Family(Generic[P]):
+    """An entry of the table."""
+
+    params: type[P]
+    build: Callable[[P, int], keras.Model]
+    """Params and samples a trace -> a model of ``{"traces": (scan, trace, sample), "lengths": (scan,)}``, which
+    answers (scan, trace, 2), the softmax over negative and positive."""
+    outline: Callable[[P], str]
+    """The layers in a word without blanks, such as ``lstm100-lstm200``."""
+    fits: Callable[[P, int], None] = _always_fits
+    """Raises ModelError when the model cannot be built for this number of samples."""
+
+
+def as_list(key: str, count: Callable[[dict[str, Any]], int]) -> Any:
+    """A validator before all others: one number for ``key`` stands for as many as there are layers.
+
+    Args:
+        key: the params' key that may be one number.
+        count: how many, from the raw params.
+    """
+
+    def fill(cls: type, raw: Any) -> Any:
+        value = raw.get(key) if isinstance(raw, dict) else None
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return {**raw, key: [value] * count(raw)}
+        return raw
+
+    return classmethod(fill)
+
+
+def check_lengths(key: str, count: Callable[[Any], int], of: str) -> Any:
+    """A validator after all others: ``key`` has as many items as there are layers.
+
+    Args:
+        key: the list.
+        count: how many, from the checked params.
+        of: what it must match, in words.
+    """
+
+    def check(self: P) -> P:
+        if len(getattr(self, key)) != count(self):
+            raise ValueError(f"{key} has {len(getattr(self, key))} items, but {of} has {count(self)}")
+        return self
+
+    return check
+
+
+def length(raw: dict[str, Any], key: str) -> int:
+    """The length of a raw list, 0 when it is none."""
+    value = raw.get(key)
+    return len(value) if isinstance(value, list | tuple) else 0

@@ -1,0 +1,77 @@
+"""Layers and shapes that the families share. Shapes are (scan, trace, sample) unless said otherwise.
+
+True lengths, not zeros, say which traces are padding: every layer that mixes traces gets the mask that
+:func:`radar_inputs` makes from them, and a trace that really is silent stays a trace.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable("tunelab")
+class TraceMask(keras.layers.Layer):  # type: ignore[misc]
+    """(scan, trace, sample) and lengths (scan,) -> (scan, trace), true where a trace is no padding."""
+
+    def call(self, traces: Any, lengths: Any) -> Any:
+        """The mask."""
+        return ops.arange(ops.shape(traces)[1])[None, :] < ops.cast(lengths, "int32")[:, None]
+
+    def compute_output_spec(self, traces: Any, lengths: Any) -> keras.KerasTensor:
+        """Shape and type of the mask."""
+        return keras.KerasTensor(traces.shape[:2], dtype="bool")
+
+
+@keras.saving.register_keras_serializable("tunelab")
+class UnfoldTraces(keras.layers.Layer):  # type: ignore[misc]
+    """(scan * trace, feature) -> (scan, trace, feature), the shape taken from a tensor that was never folded."""
+
+    def call(self, folded: Any, like: Any) -> Any:
+        """The same values, scans apart."""
+        shape = ops.shape(like)
+        return ops.reshape(folded, (shape[0], shape[1], folded.shape[-1]))
+
+    def compute_output_spec(self, folded: Any, like: Any) -> keras.KerasTensor:
+        """Shape and type of the result."""
+        return keras.KerasTensor((*like.shape[:2], folded.shape[-1]), dtype=folded.dtype)
+
+
+def radar_inputs(n_samples: int) -> tuple[dict[str, Any], Any, Any]:
+    """The two inputs of every model, the traces among them once more, and their mask (scan, trace).
+
+    Args:
+        n_samples: samples a trace.
+    """
+    traces = keras.Input((None, n_samples), name="traces")
+    lengths = keras.Input((), dtype="int32", name="lengths")
+    return {"traces": traces, "lengths": lengths}, traces, TraceMask(name="mask")(traces, lengths)
+
+
+def head(inputs: dict[str, Any], x: Any, name: str) -> keras.Model:
+    """Close a model with the softmax over negative and positive, which no penalty touches.
+
+    Args:
+        inputs: of :func:`radar_inputs`.
+        x: (scan, trace, feature).
+        name: the model's.
+    """
+    return keras.Model(inputs, keras.layers.Dense(2, activation="softmax", name="answer")(x), name=name)
+
+
+def batch_norm(x: Any, mask: Any, momentum: float) -> Any:
+    """Batch normalisation whose statistics leave padding out."""
+    return keras.layers.BatchNormalization(momentum=momentum)(x, mask=mask)
+
+
+def penalty(factor: float) -> keras.regularizers.Regularizer:
+    """The kernel regulariser, factor times the sum of squares."""
+    return keras.regularizers.L2(factor)
+
+
+def simple_rnn(x: Any, mask: Any, units: int, dropout: float, l2: float) -> Any:
+    """A plain recurrent layer over traces, (scan, trace, feature) -> (scan, trace, units)."""
+    layer = keras.layers.SimpleRNN(units, return_sequences=True, dropout=dropout, kernel_regularizer=penalty(l2))
+    return layer(x, mask=mask)

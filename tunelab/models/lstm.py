@@ -1,0 +1,50 @@
+"""lstm: [batch normalisation -> LSTM] for each layer, every sample of a trace an input."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import model_validator
+
+from tunelab.models.family import Family, Params, Penalty, Rate, Size, as_list, check_lengths, length
+
+if TYPE_CHECKING:
+    import keras
+
+
+class LstmParams(Params):
+    """A stack of LSTM layers."""
+
+    family: Literal["lstm"] = "lstm"
+    units: tuple[Size, ...]
+    """Of each layer, the first one first."""
+    dropout: tuple[Rate, ...]
+    """Of each layer's inputs; one number stands for all."""
+    l2: Penalty
+    """On the layers' input kernels."""
+
+    _fill = model_validator(mode="before")(as_list("dropout", lambda raw: length(raw, "units")))
+    _lengths = model_validator(mode="after")(check_lengths("dropout", lambda p: len(p.units), "units"))
+
+
+def build(params: LstmParams, n_samples: int) -> keras.Model:
+    """The model; shapes as in :class:`~tunelab.models.family.Family`."""
+    import keras
+
+    from tunelab.models.layers import batch_norm, head, penalty, radar_inputs
+
+    inputs, x, mask = radar_inputs(n_samples)
+    for units, dropout in zip(params.units, params.dropout, strict=True):
+        x = batch_norm(x, mask, params.batch_norm_momentum)
+        x = keras.layers.LSTM(units, return_sequences=True, dropout=dropout, kernel_regularizer=penalty(params.l2))(
+            x, mask=mask
+        )
+    return head(inputs, x, "lstm")
+
+
+def outline(params: LstmParams) -> str:
+    """Such as ``lstm100-lstm200``."""
+    return "-".join(f"lstm{units}" for units in params.units)
+
+
+FAMILY = Family(params=LstmParams, build=build, outline=outline)

@@ -1,0 +1,169 @@
+"""The table of families, and what is asked of it: check params, check a space, build a model."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ConfigDict, ValidationError
+
+from tunelab.domains import Outside, Point
+from tunelab.errors import ModelError, SpaceError, did_you_mean
+from tunelab.models import conv_rnn, dense_rnn, lstm, simple_rnn
+from tunelab.models.family import Family, Params
+from tunelab.space import Space, Start, explain
+
+if TYPE_CHECKING:
+    import keras
+
+FAMILIES: Mapping[str, Family[Any]] = {
+    "lstm": lstm.FAMILY,
+    "simple_rnn": simple_rnn.FAMILY,
+    "dense_rnn": dense_rnn.FAMILY,
+    "conv_rnn": conv_rnn.FAMILY,
+}
+
+
+class _AnyParams(Params):
+    """Params of a user's own family: the common ones checked, the rest as written."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+
+def find_family(name: str) -> Family[Any]:
+    """The entry of a family: one of the table, or a user's own as ``package.module:function``.
+
+    The function takes ``params`` (a mapping) and ``n_samples`` and returns a Keras model of the same inputs and
+    outputs as the families here; see :class:`~tunelab.models.family.Family`.
+
+    Raises:
+        ModelError: no such family, module or function.
+    """
+    if name in FAMILIES:
+        return FAMILIES[name]
+    module, colon, function = name.partition(":")
+    if not colon:
+        raise ModelError(f"family: {name!r} is none{did_you_mean(name, FAMILIES)}; your own is package.module:function")
+    try:
+        build = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ModelError(f"family: {name}: {error}; put the module on PYTHONPATH") from error
+
+    def own(params: _AnyParams, n_samples: int) -> keras.Model:
+        return build(params.model_dump(), n_samples)
+
+    return Family(params=_AnyParams, build=own, outline=lambda params: function)
+
+
+def normalise(raw: Mapping[str, Any], place: str = "params") -> dict[str, Any]:
+    """Params in full: defaults filled in, one number for a list or for several penalties written out.
+
+    Args:
+        raw: ``{"family": ..., ...}`` as written or proposed.
+        place: where they came from, for the message.
+
+    Raises:
+        ModelError: an unknown family, key or value.
+    """
+    full: dict[str, Any] = _typed(raw, place).model_dump(mode="json")
+    return full
+
+
+def build_model(params: Mapping[str, Any], n_samples: int) -> keras.Model:
+    """The Keras model of these params, not compiled.
+
+    Args:
+        params: ``{"family": ..., ...}``.
+        n_samples: samples a trace.
+
+    Returns:
+        A model of ``{"traces": (scan, trace, sample), "lengths": (scan,)}`` that answers (scan, trace, 2).
+
+    Raises:
+        ModelError: params that the family does not take, or a convolution that does not fit the samples.
+    """
+    family, typed = _fitting(params, n_samples)
+    return family.build(typed, n_samples)
+
+
+def outline(params: Mapping[str, Any]) -> str:
+    """The model's layers in one word."""
+    return find_family(params["family"]).outline(_typed(params, "params"))
+
+
+def check_fit(params: Mapping[str, Any], n_samples: int) -> None:
+    """Raise ModelError when no model of these params can be built for this number of samples."""
+    _fitting(params, n_samples)
+
+
+def locate(space: Space, params: Mapping[str, Any]) -> Point:
+    """The sampler's names and values at which a space yields exactly these params.
+
+    Raises:
+        Outside: it cannot; the message names the dimension.
+        ModelError: params that the family does not take.
+    """
+    wanted = normalise(params)
+    point = space.locate(wanted)
+    built = normalise(space.propose(lambda name, _: point[name] if name != "family" else wanted["family"]))
+    for key, value in wanted.items():
+        if built.get(key) != value:
+            raise Outside(f"{key}: {json.dumps(value)} cannot be built there, only {json.dumps(built.get(key))}")
+    return point
+
+
+def starts(space: Space) -> list[tuple[Start, dict[str, Any]]]:
+    """The configurations to try first, their params in full.
+
+    Raises:
+        SpaceError: one that its family does not take, or that lies outside the space.
+    """
+    checked = []
+    for i, start in enumerate(space.start_from):
+        place = f"{space.source}: start_from.{i} ({start.name})"
+        try:
+            params = normalise({"family": start.family, **start.params}, place)
+            if space.families:
+                locate(space, params)
+        except Outside as error:
+            raise SpaceError(f"{place}: outside the space: {error}; widen the space or change the value") from None
+        except ModelError as error:
+            raise SpaceError(str(error)) from None
+        checked.append((start, params))
+    return checked
+
+
+def check_space(space: Space) -> None:
+    """Whether every family takes what the space proposes, shown on the corners of all its dimensions.
+
+    Raises:
+        SpaceError: names the file, the family and the key.
+    """
+    for name in space.families:
+        for corner in space.corners(name):
+            try:
+                normalise(corner, f"{space.source}: families.{name}")
+            except ModelError as error:
+                raise SpaceError(str(error)) from None
+    starts(space)
+
+
+def _typed(raw: Mapping[str, Any], place: str) -> Any:
+    name = raw.get("family")
+    if not isinstance(name, str):
+        raise ModelError(f"{place}: family: missing; known are {', '.join(FAMILIES)}")
+    try:
+        schema = find_family(name).params
+        return schema.model_validate(dict(raw))
+    except ValidationError as error:
+        raise ModelError(f"{place}: {explain(error, schema)}") from None
+    except ModelError as error:
+        raise ModelError(f"{place}: {error}") from None
+
+
+def _fitting(params: Mapping[str, Any], n_samples: int) -> tuple[Family[Any], Any]:
+    family, typed = find_family(params["family"]), _typed(params, "params")
+    family.fits(typed, n_samples)
+    return family, typed

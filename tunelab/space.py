@@ -1,0 +1,254 @@
+"""A search space: a YAML file -> :class:`Space`, validated before anything starts.
+
+A space says which families compete, the dimensions of each, the dimensions that all share, configurations to try
+first, and how long a trial may train. Whether a family knows a dimension is checked where families are known, in
+:mod:`tunelab.models`; nothing here imports a model, a sampler or Ray.
+
+Names: a *dimension* is named by its place, ``l2`` or ``units.0``. Families that have one of the same name keep it
+apart for the sampler (``lstm.l2``); shared ones are the same for all. One column serves all dimensions of a name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from tunelab import yamlfile
+from tunelab.domain_parser import DomainParser
+from tunelab.domains import Ask, Choice, Domain, Fixed, Outside, Point, Struct
+from tunelab.errors import SpaceError, did_you_mean
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Epochs(_Section):
+    """How long a trial may train."""
+
+    max: int = Field(default=30, ge=1)
+    """Epochs of a trial that nothing stops."""
+    patience: int = Field(default=10, ge=1)
+    """Epochs without a better average precision on the tune split before a trial ends itself."""
+
+
+class EarlyStopping(_Section):
+    """Asynchronous successive halving (ASHA, Li et al. 2020) over the epochs."""
+
+    grace: int = Field(default=3, ge=1)
+    """Epochs before a trial can be stopped."""
+    reduction: float = Field(default=3, gt=1)
+    """At each rung the best 1/reduction go on."""
+
+
+class Resources(_Section):
+    """What one trial gets."""
+
+    cpus: float = Field(default=1, gt=0)
+    gpus: float | None = Field(default=None, ge=0)
+    """Unset: one where Ray sees GPUs, none elsewhere."""
+
+
+class DataOptions(_Section):
+    """What happens to scans as they are read."""
+
+    resample: int | None = Field(default=None, ge=2)
+    """Bring every scan to this number of samples."""
+
+
+class _File(_Section):
+    """The file as a whole; dimensions are parsed by hand to name their place."""
+
+    name: str = ""
+    trials: int | None = Field(default=None, ge=1)
+    epochs: Epochs = Epochs()
+    early_stopping: EarlyStopping = EarlyStopping()
+    resources: Resources = Resources()
+    data: DataOptions = DataOptions()
+    shared: dict[str, Any] = {}
+    families: dict[str, Any] = {}
+    start_from: list[dict[str, Any]] = []
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """A configuration to try first."""
+
+    name: str
+    family: str
+    params: Mapping[str, Any]
+    """As written, the shared fixed values filled in."""
+    known: Mapping[str, float]
+    """Results it had elsewhere; shown in reports, never mixed with measured ones."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Space:
+    """What may be searched."""
+
+    source: str
+    """The file it came from."""
+    name: str
+    trials: int | None
+    epochs: Epochs
+    early_stopping: EarlyStopping
+    resources: Resources
+    data: DataOptions
+    shared: Struct
+    families: Mapping[str, Struct]
+    """Empty: only the configurations in ``start_from`` are run."""
+    start_from: tuple[Start, ...]
+    document: Mapping[str, Any]
+    """The file's content, for the record."""
+
+    def propose(self, ask: Ask) -> dict[str, Any]:
+        """Build params by asking for each dimension that exists, the family first.
+
+        Args:
+            ask: called with a dimension's sampler name (``family``, ``learning_rate``, ``lstm.units.0``) and domain.
+
+        Returns:
+            ``{"family": ..., **values}``, not yet checked by the family.
+        """
+        names = tuple(self.families)
+        family = names[0] if len(names) == 1 else ask("family", Choice(names))
+        shared = self._shared_by(family).propose("", ask, {})
+        own = self.families[family].propose("", lambda path, domain: ask(f"{family}.{path}", domain), {})
+        return {"family": family, **shared, **own}
+
+    def locate(self, params: Mapping[str, Any]) -> Point:
+        """The sampler names and values at which :meth:`propose` builds these params.
+
+        Raises:
+            Outside: they cannot come from this space; the message names the dimension.
+        """
+        family = params["family"]
+        if family not in self.families:
+            raise Outside(f"family: {family} is not in {{{', '.join(self.families)}}}")
+        point: Point = {} if len(self.families) == 1 else {"family": family}
+        own: Point = {}
+        self._shared_by(family).locate("", params, point)
+        self.families[family].locate("", params, own)
+        return point | {f"{family}.{path}": value for path, value in own.items()}
+
+    def _shared_by(self, family: str) -> Struct:
+        """The shared dimensions that a family does not set itself."""
+        own = self.families[family].children
+        return Struct({name: node for name, node in self.shared.children.items() if name not in own})
+
+    def sample(self, rng: np.random.Generator) -> dict[str, Any]:
+        """Params drawn evenly from the space."""
+        return self.propose(lambda _, domain: domain.sample(rng))
+
+    def corners(self, family: str) -> Iterator[dict[str, Any]]:
+        """Params that show each corner of each dimension of a family at least once."""
+        tree = Struct({**self.shared.children, **self.families[family].children})
+        most = max((len(domain.corners()) for _, domain in tree.dimensions("")), default=1)
+        for turn in range(most):
+
+            def ask(_: str, domain: Domain, turn: int = turn) -> Any:
+                return domain.corners()[min(turn, len(domain.corners()) - 1)]
+
+            yield {"family": family, **tree.propose("", ask, {})}
+
+    def columns(self) -> list[str]:
+        """The name of every dimension, once, in the order of the file; ``family`` is not one."""
+        trees = [self.shared, *self.families.values()]
+        return list(dict.fromkeys(path for tree in trees for path, _ in tree.dimensions("")))
+
+    def column_values(self, params: Mapping[str, Any]) -> Point:
+        """Column -> value of the dimensions that exist in these params; nothing for a space of fixed configurations."""
+        if not self.families:
+            return {}
+        family = params["family"]
+        return {name.removeprefix(f"{family}."): v for name, v in self.locate(params).items() if name != "family"}
+
+
+def load_space(path: Path) -> Space:
+    """Read and validate a space.
+
+    Raises:
+        SpaceError: what is wrong, with file, key and remedy.
+    """
+    document = yamlfile.load(path, SpaceError)
+    try:
+        file = _File.model_validate(document)
+    except ValidationError as error:
+        raise SpaceError(f"{path}: {explain(error, _File)}") from None
+    parse = DomainParser(str(path))
+    if not file.families and not file.start_from:
+        raise parse.error("families", "missing, and no start_from either; name at least one family")
+    shared = parse.struct("shared", file.shared)
+    families = {name: parse.struct(f"families.{name}", tree) for name, tree in file.families.items()}
+    return Space(
+        source=str(path),
+        name=file.name or path.stem,
+        trials=file.trials,
+        epochs=file.epochs,
+        early_stopping=file.early_stopping,
+        resources=file.resources,
+        data=file.data,
+        shared=shared,
+        families=families,
+        start_from=tuple(_starts(parse, file.start_from, shared)),
+        document=document,
+    )
+
+
+def shipped(name: str) -> Path:
+    """A space that comes with tunelab, such as ``quick.yaml``: from the installed package or the checkout."""
+    package = Path(__file__).parent
+    inside = package / "search_spaces" / name
+    return inside if inside.exists() else package.parent / "search_spaces" / name
+
+
+def explain(error: ValidationError, model: type[BaseModel]) -> str:
+    """The first fault that pydantic found, as ``key: what; remedy``.
+
+    Args:
+        error: what pydantic raised.
+        model: the model that was validated, whose fields an unknown key is compared with.
+    """
+    fault = error.errors(include_url=False)[0]
+    place = [part for part in fault["loc"] if part not in ("list", "dict", "constrained-float")]
+    key = ".".join(str(part) for part in place)
+    if fault["type"] == "extra_forbidden":
+        return f"{key}: no such key{did_you_mean(str(place[-1]), _fields(model, place[:-1]))}"
+    if fault["type"] == "missing":
+        return f"{key}: missing; write a value"
+    given = "" if isinstance(fault["input"], dict) else f", not {fault['input']!r}"
+    return f"{key}: {fault['msg'].removeprefix('Value error, ')}{given}"
+
+
+def _fields(model: type[BaseModel], place: list[int | str]) -> list[str]:
+    for part in place:
+        annotation = model.model_fields[str(part)].annotation if str(part) in model.model_fields else None
+        for candidate in (annotation, *getattr(annotation, "__args__", ())):
+            if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+                model = candidate
+    return list(model.model_fields)
+
+
+def _starts(parse: DomainParser, entries: list[dict[str, Any]], shared: Struct) -> Iterator[Start]:
+    fixed = {name: node.value for name, node in shared.children.items() if isinstance(node, Fixed)}
+    seen: set[str] = set()
+    for i, entry in enumerate(entries):
+        key = f"start_from.{i}"
+        rest = dict(entry)
+        family, name, known = rest.pop("family", None), rest.pop("name", f"start{i + 1}"), rest.pop("known", {})
+        if not isinstance(family, str):
+            raise parse.error(f"{key}.family", "missing; name the family of this configuration")
+        if not isinstance(name, str) or not name.isprintable() or not 1 <= len(name) <= 60:
+            raise parse.error(f"{key}.name", f"must be 1 to 60 printable characters, not {name!r}")
+        if name in seen:
+            raise parse.error(f"{key}.name", f"{name!r} stands twice; rename one")
+        if not isinstance(known, dict):
+            raise parse.error(f"{key}.known", f"must be a mapping of metrics, not {known!r}")
+        parse.finite(key, rest)
+        seen.add(name)
+        yield Start(name=name, family=family, params={**fixed, **rest}, known=known)

@@ -1,0 +1,117 @@
+"""Reading YAML that people write: strict, and nothing in it can surprise.
+
+YAML 1.2's plain scalars (``1e-5`` is a number, ``no`` is a word); duplicate keys, tags, anchors and aliases, several
+documents and deep nesting are refused with file and line. Nothing here knows what the content means.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tunelab.errors import UsageError
+
+LIMIT_BYTES = 1_000_000
+LIMIT_DEPTH = 30
+
+
+class _RefusedError(Exception):
+    """A construct that is not taken, and its line (from 1)."""
+
+    def __init__(self, line: int, why: str) -> None:
+        super().__init__(f"line {line}: {why}")
+
+
+class _Loader(yaml.SafeLoader):
+    """A safe loader without implicit types of YAML 1.1, tags, anchors, aliases or duplicate keys."""
+
+    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 - the name and place are PyYAML's
+    depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        line = event.start_mark.line + 1
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
+            raise _RefusedError(line, "anchors and aliases are not taken; write the value out")
+        if getattr(event, "tag", None):
+            raise _RefusedError(line, f"the tag {event.tag} is not taken; write a plain value")
+        self.depth += 1
+        if self.depth > LIMIT_DEPTH:
+            raise _RefusedError(line, f"nested deeper than {LIMIT_DEPTH} levels")
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            line = key.start_mark.line + 1
+            if not isinstance(key, yaml.ScalarNode):
+                raise _RefusedError(line, "a key must be a plain word")
+            if key.value in seen:
+                raise _RefusedError(line, f"the key {key.value!r} stands twice; remove one")
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+for _tag, _pattern, _first in (
+    ("bool", r"true|false|True|False", "tfTF"),
+    ("null", r"null|Null|NULL|~|", "nN~\0"),
+    ("int", r"[-+]?[0-9]+", "-+0123456789"),
+    ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.inf|\.nan|\.NaN", "-+0123456789."),
+):
+    for _char in _first:
+        _Loader.yaml_implicit_resolvers.setdefault("" if _char == "\0" else _char, []).append(
+            (f"tag:yaml.org,2002:{_tag}", re.compile(rf"^(?:{_pattern})$"))
+        )
+
+
+def _int(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
+    return int(node.value)
+
+
+def _float(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> float:
+    return float(node.value.lower().replace(".inf", "inf").replace(".nan", "nan"))
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _int)
+_Loader.add_constructor("tag:yaml.org,2002:float", _float)
+
+
+def load(path: Path, error: type[UsageError] = UsageError) -> dict[str, Any]:
+    """The mapping in a YAML file.
+
+    Args:
+        path: the file.
+        error: what to raise.
+
+    Raises:
+        UsageError: (or ``error``) no such file, too large, not UTF-8, not YAML, a refused construct, not a mapping.
+    """
+    try:
+        with path.open("rb") as file:
+            raw = file.read(LIMIT_BYTES + 1)
+    except OSError as problem:
+        raise error(f"{path}: cannot be read: {problem.strerror}; name a YAML file") from problem
+    if len(raw) > LIMIT_BYTES:
+        raise error(f"{path}: larger than {LIMIT_BYTES:,} bytes; this is no configuration")
+    try:
+        value = yaml.load(raw.decode(), Loader=_Loader)  # noqa: S506 - a stricter SafeLoader
+    except _RefusedError as problem:
+        raise error(f"{path}: {problem}") from None
+    except UnicodeDecodeError as problem:
+        raise error(f"{path}: not UTF-8 text: {problem.reason}") from None
+    except (yaml.YAMLError, RecursionError, ValueError) as problem:
+        mark = getattr(problem, "problem_mark", None)
+        where = f"line {mark.line + 1}: " if mark else ""
+        raise error(f"{path}: {where}{getattr(problem, 'problem', None) or 'not YAML'}") from None
+    if not isinstance(value, dict):
+        raise error(f"{path}: holds {_kind(value)}, not a mapping of keys to values")
+    return value
+
+
+def _kind(value: object) -> str:
+    return "nothing" if value is None else f"a {type(value).__name__}"
