@@ -1,0 +1,87 @@
+"""Files and the keys that name them: written whole or not at all, and never out of their folder or prefix."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+from tunelab.errors import StorageError
+
+
+def check_key(key: str, url: str) -> None:
+    """Refuse a key that could leave the prefix.
+
+    Raises:
+        StorageError: it is empty or absolute, or has an empty part, ``.``, ``..``, a backslash or a control character.
+    """
+    if fault := fault_of_key(key):
+        raise StorageError(f"{url}: the key {key!r} {fault}; keys are relative paths below it")
+
+
+def check_prefix(prefix: str, url: str) -> None:
+    """Refuse a prefix that could leave the store's own; an empty one and one that ends with ``/`` are good.
+
+    Raises:
+        StorageError: as for :func:`check_key`.
+    """
+    if prefix:
+        check_key(prefix.removesuffix("/"), url)
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all: a hidden temporary name beside it, fsync, rename.
+
+    Raises:
+        StorageError: it could not be written; what was there before is still there.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        say = f"cannot be written: {error.strerror}; free space or choose another folder"
+        raise StorageError(f"{path}: {say}") from error
+
+
+def files_below(folder: Path) -> list[str]:
+    """The regular files below a folder as keys, sorted; hidden ones, locks and links are left out.
+
+    Links are left out so that a link to a private file does not carry it to a bucket. An absent folder has no files.
+
+    Raises:
+        StorageError: a folder cannot be read.
+    """
+    found = []
+    for root, folders, names in os.walk(folder, onerror=_refuse):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in names:
+            path = Path(root, name)
+            if not name.startswith(".") and not name.endswith(".lock") and path.is_file() and not path.is_symlink():
+                found.append(path.relative_to(folder).as_posix())
+    return sorted(found)
+
+
+def _refuse(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):  # absent from the start, or removed while it was walked
+        raise StorageError(f"{error.filename}: cannot be read: {error.strerror}; check its permissions") from error
+
+
+def fault_of_key(key: str) -> str | None:
+    """Why a key could leave its prefix; None when it cannot."""
+    if not key:
+        return "is empty"
+    if key.startswith("/"):
+        return "is absolute"
+    if "\\" in key or any(ord(letter) < 32 or ord(letter) == 127 for letter in key):
+        return "holds a backslash or a control character"
+    parts = key.split("/")
+    if ".." in parts:
+        return "holds '..'"
+    if "." in parts or "" in parts:
+        return "holds '.' or an empty part"
+    return None
