@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tunelab.data.dataset import SPLITS, Dataset, make_dataset, split_order
 from tunelab.data.formats import SUFFIXES, Header, read_header, read_traces, scan_id
 from tunelab.data.resample import check_samples, resample_traces, resampled_dt
-from tunelab.data.splits import assign_splits
+from tunelab.data.splits import NO_TEST, assign_splits, without_positives
 from tunelab.data.tables import ScanRow, check_id, first_five, read_labels, read_scans
 from tunelab.errors import DataError
 
@@ -212,34 +212,22 @@ def _of_one_width(folder: Path, scans: list[_Scan], notes: list[str]) -> list[_S
 
 
 def _splits(folder: Path, scans: Sequence[_Scan], seed: int, notes: list[str]) -> list[str]:
-    given = [scan.split for scan in scans if scan.split is not None]
-    if given:
-        splits, place = given, f"{folder / 'scans.csv'}: split"
-        lacking = [name for name in SPLITS if name not in given]
-        if lacking:
-            raise DataError(
-                f"{place}: no scan is in {', '.join(lacking)}; each of {', '.join(SPLITS)} needs one, or leave the "
-                "column out and splits are dealt"
-            )
-    else:
-        place = str(folder)
-        lengths = [scan.header.n_traces for scan in scans]
-        try:
-            splits = list(assign_splits([s.group for s in scans], [s.positives for s in scans], lengths, seed))
-        except DataError as error:
-            raise DataError(f"{folder}: {error}") from None
-    positives = Counter(dict.fromkeys(SPLITS, 0))
-    for scan, split in zip(scans, splits, strict=True):
-        positives[split] += scan.positives
-    without = [name for name in SPLITS if not positives[name]]
-    if set(without) - {"test"}:
-        holding = len({scan.group for scan in scans if scan.positives})
+    groups, positives = [scan.group for scan in scans], [scan.positives for scan in scans]
+    splits = [scan.split for scan in scans if scan.split is not None]
+    place = f"{folder / 'scans.csv'}: split" if splits else str(folder)
+    lacking = [name for name in SPLITS if splits and name not in splits]
+    if lacking:
         raise DataError(
-            f"{place}: no positive trace in {', '.join(without)}, so F1 is undefined there; {holding} groups of scans "
-            f"hold positives and the {len(SPLITS)} splits need one each: add scans with positives, or deal them otherwise"
+            f"{place}: no scan is in {', '.join(lacking)}; each of {', '.join(SPLITS)} needs one, or leave the "
+            "column out and splits are dealt"
         )
+    try:
+        splits = splits or list(assign_splits(groups, positives, [scan.header.n_traces for scan in scans], seed))
+        without = without_positives(splits, groups, positives)
+    except DataError as error:
+        raise DataError(f"{place}: {error}") from None
     if without:
-        notes.append("no positive trace in test: F1 of the finalists is undefined there")
+        notes.append(NO_TEST)
     return splits
 
 
@@ -251,7 +239,7 @@ def _traces(folder: Path, scans: Sequence[_Scan], resample: int | None) -> NDArr
     if 2 * size > memory:
         raise DataError(
             f"{folder}: {sum(lengths):,} traces x {width:,} samples x 4 bytes = {size:,}, more than half of this "
-            f"machine's memory of {memory:,} bytes; use resample = {max(2, int(memory / 4 / sum(lengths) / 4)):,} or fewer"
+            f"machine's memory of {memory:,}; use resample = {max(2, memory // (16 * sum(lengths))):,} or fewer"
         )
     traces = np.empty((sum(lengths), width), dtype=np.float32)
     ends = np.cumsum(lengths)

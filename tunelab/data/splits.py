@@ -12,6 +12,9 @@ from tunelab.errors import DataError
 FRACTIONS = {"train": 0.55, "tune": 0.15, "validation": 0.15, "test": 0.15}
 """Share of the traces, and of the positive ones, that each split is dealt."""
 
+NO_TEST = "no positive trace in test: F1 of the finalists is undefined there"
+"""The note on a data set whose positives did not suffice for the test split."""
+
 _DEALS = 32  # several deals, of which the most even is kept: with tens of groups a single one is often lopsided
 _WORK = 40_000  # groups times deals; thousands of groups are even after one deal
 
@@ -42,8 +45,8 @@ def assign_splits(
     if len(names) < len(SPLITS):
         raise DataError(
             f"{len(groups)} scans in {len(names)} groups, but the {len(SPLITS)} splits {', '.join(SPLITS)} need "
-            f"one each: {len(SPLITS)} - {len(names)} = {len(SPLITS) - len(names)} missing; add scans, or give scans that "
-            "were recorded independently different groups (scans.csv: group)"
+            f"one each: {len(SPLITS)} - {len(names)} = {len(SPLITS) - len(names)} missing; add scans, or give scans "
+            "that were recorded independently different groups (scans.csv: group)"
         )
     index = {name: i for i, name in enumerate(names)}
     member = np.array([index[g] for g in groups])
@@ -53,6 +56,27 @@ def assign_splits(
     deals = [_deal(positive, length, rng) for _ in range(max(1, min(_DEALS, _WORK // len(names))))]
     best = min(deals, key=lambda deal: _unevenness(deal, positive, length))  # the first of equals
     return tuple(SPLITS[best[i]] for i in member)
+
+
+def without_positives(splits: Sequence[str], groups: Sequence[str], positives: Sequence[int]) -> list[str]:
+    """The splits that hold no positive trace, of which only test is tolerable.
+
+    Args:
+        splits: the split of each scan.
+        groups: the group of each scan.
+        positives: positive traces of each scan.
+
+    Raises:
+        DataError: when train, tune or validation holds none: nothing could be learned, chosen or ranked.
+    """
+    without = [name for name in SPLITS if not any(p for p, s in zip(positives, splits, strict=True) if s == name)]
+    if set(without) - {"test"}:
+        holding = len({group for group, p in zip(groups, positives, strict=True) if p})
+        raise DataError(
+            f"no positive trace in {', '.join(without)}, so F1 is undefined there; {holding} groups of scans hold "
+            f"positives and the {len(SPLITS)} splits need one each: add scans with positives, or deal them anew"
+        )
+    return without
 
 
 def _deal(positive: np.ndarray, length: np.ndarray, rng: np.random.Generator) -> list[int]:
