@@ -9,6 +9,7 @@ import re
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -57,14 +58,14 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 def aws() -> Iterator[None]:
     """Moto in this process, and a session of its own. Ray caches its clients, so they are dropped on both sides."""
     caches = (client_cache, resource_cache)
-    for cache in caches:
-        cache.cache_clear()
+    for cached in caches:
+        cached.cache_clear()
     with mock_aws():
         boto3.setup_default_session()
         yield
     boto3.DEFAULT_SESSION = None
-    for cache in caches:
-        cache.cache_clear()
+    for cached in caches:
+        cached.cache_clear()
 
 
 @pytest.fixture(scope="module")
@@ -82,17 +83,22 @@ def hardware() -> dict[str, tuple[int, int]]:
     }
 
 
+@cache
+def run_instances() -> Any:
+    """The parameters of EC2's RunInstances, to which Ray hands every key of a node_config."""
+    return botocore.session.get_session().get_service_model("ec2").operation_model("RunInstances").input_shape
+
+
 def problems(config: Config, hardware: dict[str, tuple[int, int]]) -> list[str]:
     """What is wrong with a cluster file that Ray's validation takes."""
     found = [f"provider.{key}: unknown" for key in sorted(set(config["provider"]) - PROVIDER_KEYS)]
     if config["provider"].get("cache_stopped_nodes", True):
         found.append("provider.cache_stopped_nodes: `ray down` would leave a stopped, billed head")
     head, types = config["head_node_type"], config["available_node_types"]
-    run_instances = botocore.session.get_session().get_service_model("ec2").operation_model("RunInstances").input_shape
     for name, node_type in types.items():
         node, resources = node_type["node_config"], node_type["resources"]
         launch = node | {"MinCount": 1, "MaxCount": 1}
-        for line in ParamValidator().validate(launch, run_instances).generate_report().splitlines():
+        for line in ParamValidator().validate(launch, run_instances()).generate_report().splitlines():
             found.append(f"{name}.node_config: {line}")
         if not node.get("ImageId", "").startswith("resolve:ssm:/aws/service/deeplearning/ami/"):
             found.append(f"{name}.node_config.ImageId: not a Deep Learning image")
