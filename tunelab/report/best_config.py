@@ -1,0 +1,61 @@
+"""``best_config.yaml``: the winner as a configuration that can be trained again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+
+from tunelab.ranking import Trial
+from tunelab.report.facts import Facts
+from tunelab.report.summary import measured_on
+from tunelab.report.words import clean, finite, score
+
+
+class _Plain(yaml.SafeDumper):
+    """Plain YAML: no anchors, which a configuration may not hold, and quotes where a word looks like a number."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _represent(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    try:
+        float(text)
+    except ValueError:
+        return dumper.represent_str(text)
+    # PyYAML takes '1e-5' for a word, as YAML 1.1 does; YAML 1.2 reads a number.
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="'")
+
+
+_Plain.add_representer(str, _represent)
+
+
+def best_config_yaml(facts: Facts, trial: Trial) -> str:
+    """The file's text: params flat at the top level as the trial had them, with what training needs beside them.
+
+    Args:
+        facts: of the run.
+        trial: the winner.
+    """
+    chosen = trial.chosen
+    threshold = finite(chosen["threshold"]) if chosen else None
+    config: dict[str, Any] = {
+        "name": clean(trial.name) or f"{clean(facts.run.name)}-{clean(trial.trial)}",
+        "family": trial.family,
+        **trial.params,
+        "epochs": {key: n for key, n in facts.run.epochs.model_dump().items() if n is not None},
+        "data": {"resample": facts.run.data.resample},
+        "seed": facts.run.seed,
+        "threshold": threshold,
+    }
+    said = [
+        f"The best configuration of the run {clean(facts.run.name)}: trial {clean(trial.trial)}"
+        + (f" ({clean(trial.name)})." if trial.name else "."),
+        f"Validation F1 {score(trial.val_f1)} at epoch {chosen.epoch if chosen else 0}, "
+        f"{measured_on(facts, trial, 'validation')}.",
+        f"Always answering positive scores {score(facts.run.always_positive_f1)} there.",
+        "Train it again: tunelab train best_config.yaml --data PATH",
+    ]
+    body = yaml.dump(config, Dumper=_Plain, sort_keys=False, allow_unicode=True, default_flow_style=None, width=110)
+    return "".join(f"# {line}\n" for line in said) + body

@@ -1,0 +1,147 @@
+"""What a report is made from: ``run.yaml`` and ``journal.jsonl`` of a run's folder, and nothing else.
+
+Ray's files and pickles are never opened. A journal that is still being written is read up to its last whole line.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+
+from tunelab import journal
+from tunelab.errors import StateError
+from tunelab.ranking import Leaderboard, Trial
+
+
+def _text(value: object) -> object:
+    if isinstance(value, list):
+        return shlex.join(map(str, value))
+    return value.isoformat() if isinstance(value, date) else "" if value is None else value
+
+
+Text = Annotated[str, BeforeValidator(_text)]
+
+
+class _Section(BaseModel):
+    # Other keys pass by: a later version's run.yaml may say more, and its report must still be made.
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class EpochsFacts(_Section):
+    """How long a trial could train."""
+
+    max: int | None = None
+    patience: int | None = None
+
+
+class DataFacts(_Section):
+    """What was trained and judged on; the counts are by split."""
+
+    source: Text = ""
+    fingerprint: Text = ""
+    scans: int | None = None
+    traces: int | None = None
+    samples: int | None = None
+    dt: float | None = None
+    resample: int | None = None
+    positives: dict[str, int] = {}
+    traces_by_split: dict[str, int] = {}
+    splits: dict[str, list[str | int]] = {}
+    notes: list[Text] | Text = ""
+
+
+class RunFile(_Section):
+    """``run.yaml``, written by the search before its first trial."""
+
+    name: Text
+    version: Text = ""
+    created: Text = ""
+    versions: dict[str, Text] = {}
+    seed: int | None = None
+    command: Text = ""
+    space: dict[str, Any] = {}
+    dimensions: list[str] = []
+    data: DataFacts = DataFacts()
+    always_positive_f1: float | None = None
+    positives: int | None = None
+    validation_traces: int | None = None
+    epochs: EpochsFacts = EpochsFacts()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Facts:
+    """A run, as far as its files tell."""
+
+    run: RunFile
+    board: Leaderboard
+    final: Mapping[str, Any] | None
+    """The newest ``final`` record: the winner judged on test, once."""
+    closed: str
+    """How the search ended; empty while it goes on or when it was killed."""
+    updated: str
+    """When the newest record was written, UTC; empty without one."""
+
+    @property
+    def ranked(self) -> list[Trial]:
+        """Trials with a defined validation F1, best first."""
+        return [trial for trial in self.board.ranked() if trial.val_f1 == trial.val_f1]
+
+    @property
+    def unranked(self) -> list[Trial]:
+        """The others, oldest first."""
+        ranked = {trial.trial for trial in self.ranked}
+        return [trial for trial in self.board.trials.values() if trial.trial not in ranked]
+
+    def final_of(self, trial: Trial, split: str) -> Mapping[str, Any] | None:
+        """What the ``final`` record says of this trial on a split; None when it speaks of another one."""
+        if self.final is None or self.final.get("trial") != trial.trial:
+            return None
+        return self.final.get(split)
+
+    def size(self, split: str) -> dict[str, int | None]:
+        """Scans, traces and positive traces of a split."""
+        data = self.run.data
+        traces, positives = data.traces_by_split.get(split), data.positives.get(split)
+        if split == "validation":
+            traces = self.run.validation_traces if traces is None else traces
+            positives = self.run.positives if positives is None else positives
+        scans = len(data.splits[split]) if split in data.splits else None
+        return {"scans": scans, "traces": traces, "positives": positives}
+
+
+def read_facts(run: Path) -> Facts:
+    """Read a run's folder; it may belong to a search that still goes on, or that has no trial yet.
+
+    Raises:
+        StateError: there is no run, or one of the two files is damaged.
+    """
+    path = run / "run.yaml"
+    try:
+        content = yaml.load(path.read_bytes(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 - both safe
+        described = RunFile.model_validate(content)
+    except OSError as error:
+        raise StateError(f"{path}: cannot be read: {error.strerror}; name the folder of a run") from error
+    except yaml.YAMLError as error:
+        line = getattr(getattr(error, "problem_mark", None), "line", 0) + 1
+        raise StateError(f"{path}: line {line}: is no YAML; restore the file from a copy") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "the file"
+        raise StateError(f"{path}: {place}: {first['msg']}; restore the file from a copy") from error
+    records = journal.read(run / "journal.jsonl") if (run / "journal.jsonl").exists() else []
+    finals = [record for record in records if record["kind"] == "final"]
+    closed = records[-1].get("status", "") if records and records[-1]["kind"] == "close" else ""
+    return Facts(
+        run=described,
+        board=Leaderboard(records),
+        final=finals[-1] if finals else None,
+        closed=closed,
+        updated=f"{datetime.fromtimestamp(records[-1]['time'], UTC):%Y-%m-%d %H:%M} UTC" if records else "",
+    )

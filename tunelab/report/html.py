@@ -1,0 +1,135 @@
+"""``report.html``: one file that a browser, a printer and a mail attachment can show; nothing is fetched, no script.
+
+Everything that comes from a run goes through jinja2's autoescape; only the figures of :mod:`tunelab.report.plots` are
+taken as they are, and there matplotlib escapes the text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import resources
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from tunelab.errors import TunelabError
+from tunelab.metrics import always_positive_f1
+from tunelab.ranking import Trial
+from tunelab.report import words
+from tunelab.report.best_config import best_config_yaml
+from tunelab.report.compare import differences, hand_run
+from tunelab.report.facts import Facts
+from tunelab.report.plots import LEADERS, all_trials, learning_curves
+from tunelab.report.summary import causes, judged, verdict
+
+TOP = 20
+"""Rows of the ranking table; leaderboard.csv has them all."""
+
+_SPLITS = ("train", "tune", "validation", "test")
+
+
+def report_html(facts: Facts) -> str:
+    """The page's text."""
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {
+        "clean": words.clean,
+        "score": words.score,
+        "whole": words.whole,
+        "duration": words.duration,
+        "setting": words.setting,
+    }
+    source = resources.files("tunelab.report").joinpath("report.html.j2").read_text(encoding="utf-8")
+    return environment.from_string(source).render(_context(facts))
+
+
+def _context(facts: Facts) -> dict[str, Any]:
+    best, baseline = facts.board.best, facts.run.always_positive_f1
+    trials = list(facts.board.trials.values())
+    ranked = facts.ranked
+    counts = {status: sum(t.status == status for t in trials) for status in _STATUSES}
+    return {
+        "run": facts.run,
+        "facts": facts,
+        "verdict": verdict(facts),
+        "best": best,
+        "tiles": _tiles(facts, best),
+        "counts": {status: count for status, count in counts.items() if count},
+        "trials": trials,
+        "ranked": ranked,
+        "top": ranked[:TOP],
+        "varying": _varying(facts, ranked[:TOP]),
+        "baseline": words.finite(baseline),
+        "scale": max([t.val_f1 for t in ranked] + [baseline or 0, 1e-9]),
+        "config": best_config_yaml(facts, best) if best else "",
+        "judged": [found for split in ("validation", "test") if best and (found := judged(facts, best, split))],
+        "interval": words.interval,
+        "curves": Markup(learning_curves(ranked, baseline)) if ranked else "",  # noqa: S704 - escaped by matplotlib
+        "leaders": min(LEADERS, len(ranked)),
+        "overview": Markup(all_trials(trials, baseline)) if len(trials) > 1 else "",  # noqa: S704 - likewise
+        "failures": causes(facts, "failed"),
+        "stops": causes(facts, "stopped"),
+        "hand_run": _hand_run(facts, best),
+        "hand_run_baseline": always_positive_f1(_HAND_RUN_POSITIVES, _HAND_RUN_TRACES),
+        "splits": [{"split": split, **facts.size(split)} for split in _SPLITS if split in _known_splits(facts)],
+        "nothing": words.NOTHING,
+    }
+
+
+_STATUSES = ("finished", "stopped", "failed", "interrupted", "running")
+_HAND_RUN_POSITIVES, _HAND_RUN_TRACES = 3560, 30_000
+
+
+def _tiles(facts: Facts, best: Trial | None) -> list[dict[str, str]]:
+    """The numbers at the top: value, what it is, and a line below."""
+    if best is None:
+        return []
+    validation, test = (judged(facts, best, split) or {} for split in ("validation", "test"))
+    tiles = [
+        {"value": words.score(best.val_f1), "what": "validation F1", "note": _spread(validation)},
+        {"value": words.score(facts.run.always_positive_f1), "what": "always positive, validation", "note": "F1"},
+    ]
+    if test:
+        tiles.append({"value": words.score(test.get("f1")), "what": "test F1, used once", "note": _spread(test)})
+        trivial = words.score(test["always_positive_f1"])
+        tiles.append({"value": trivial, "what": "always positive, test", "note": "F1"})
+    return tiles
+
+
+def _spread(result: Mapping[str, Any]) -> str:
+    spread = words.interval(result.get("f1_low"), result.get("f1_high"))
+    return f"95 % interval {spread}" if spread else "no interval computed"
+
+
+def _varying(facts: Facts, trials: list[Trial]) -> list[str]:
+    """The dimensions in which these trials differ."""
+    return [
+        name
+        for name in facts.run.dimensions
+        if len({words.setting(trial.point.get(name), 10_000) for trial in trials}) > 1
+    ]
+
+
+def _known_splits(facts: Facts) -> set[str]:
+    data = facts.run.data
+    return {*data.splits, *data.traces_by_split, *data.positives}
+
+
+def _hand_run(facts: Facts, best: Trial | None) -> list[dict[str, Any]]:
+    """The sixteen: what they scored on their data, here if they were run again, and how they differ from the winner."""
+    try:
+        known = hand_run()
+    except (TunelabError, OSError):  # an installation without its search spaces still makes reports
+        return []
+    here = {trial.name: trial for trial in facts.board.trials.values() if trial.name}
+    rows = []
+    for start in known:
+        again = here.get(start.name)
+        same = again is not None and again is best
+        differs = differences({**start.params, "family": start.family}, _params(best)) if best and not same else []
+        rows.append({"start": start, "again": again, "same": same, "differs": differs})
+    return rows
+
+
+def _params(trial: Trial) -> dict[str, Any]:
+    return {**trial.params, "family": trial.family}

@@ -1,0 +1,165 @@
+"""``report.json``: the winner and the run's numbers for machines, and the sentences that say them to people."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from tunelab.metrics import always_positive_f1
+from tunelab.ranking import Trial
+from tunelab.report.facts import Facts
+from tunelab.report.words import clean, finite, interval, score, whole
+
+_MEASURES = ("f1", "average_precision")
+_DIGITS = re.compile(r"0x[0-9a-f]+|\d+", re.IGNORECASE)
+
+
+def summary(facts: Facts) -> dict[str, Any]:
+    """The content of ``report.json``: plain JSON types, None for what is undefined."""
+    statuses = Counter(trial.status for trial in facts.board.trials.values())
+    best = facts.board.best
+    return {
+        "name": facts.run.name,
+        "version": facts.run.version,
+        "updated": facts.updated,
+        "closed": facts.closed,
+        "verdict": verdict(facts),
+        "always_positive_f1": finite(facts.run.always_positive_f1),
+        "positives": facts.size("validation")["positives"],
+        "validation_traces": facts.size("validation")["traces"],
+        "trials": len(facts.board.trials),
+        "failed": statuses["failed"],
+        "status_counts": dict(sorted(statuses.items())),
+        "causes": causes(facts, "failed"),
+        "best": _best(facts, best) if best else None,
+    }
+
+
+def causes(facts: Facts, status: str) -> list[dict[str, Any]]:
+    """Trials of a status grouped by cause, the largest group first.
+
+    Causes that differ only in their numbers (a shape, an address) are one group, shown as its first one said it.
+    """
+    groups: dict[str, list[Trial]] = {}
+    for trial in facts.board.trials.values():
+        if trial.status == status:
+            groups.setdefault(_DIGITS.sub("#", clean(trial.cause)), []).append(trial)
+    largest = sorted(groups.values(), key=len, reverse=True)
+    return [
+        {
+            "cause": clean(group[0].cause, limit=500) or "not said",
+            "count": len(group),
+            "trials": [clean(trial.trial) for trial in group[:5]],
+        }
+        for group in largest
+    ]
+
+
+def judged(facts: Facts, trial: Trial, split: str) -> dict[str, Any] | None:
+    """A trial's result on validation or test with its split's size; None when it was not judged there.
+
+    Without a ``final`` record the validation result is that of the chosen epoch, without an interval.
+    """
+    final = facts.final_of(trial, split)
+    if final is not None:
+        result = {key: value if isinstance(value, int) else finite(value) for key, value in final.items()}
+    elif split == "validation" and (chosen := trial.chosen):
+        names = ("precision", "recall", "tp", "fp", "fn", "tn", "mean_jaccard", "threshold")
+        result = {name: finite(chosen[name]) for name in names}
+        result |= {name: finite(chosen[f"val_{name}"]) for name in (*_MEASURES, "f1_at_half")}
+        result |= {key: value for key, value in facts.size(split).items() if value is not None}
+    else:
+        return None
+    positives, traces = result.get("positives"), result.get("traces")
+    trivial = always_positive_f1(round(positives), round(traces)) if positives and traces else None
+    return {"split": split, **result, "always_positive_f1": finite(trivial)}
+
+
+def measured_on(facts: Facts, trial: Trial, split: str) -> str:
+    """``40 scans, 4,000 traces, 480 positive, 95 % interval 0.351 to 0.470``, as far as it is known."""
+    result: Mapping[str, Any] = judged(facts, trial, split) or {}
+    said = [f"{whole(result.get(key))} {word}" for key, word in _SIZES if result.get(key) is not None]
+    spread = interval(result.get("f1_low"), result.get("f1_high"))
+    return ", ".join(said + ([f"95 % interval {spread}"] if spread else ["no interval computed"]))
+
+
+_SIZES = (("scans", "scans"), ("traces", "traces"), ("positives", "positive"))
+
+
+def verdict(facts: Facts) -> str:
+    """What the run found, in one or two sentences a person can rely on."""
+    best = facts.board.best
+    if best is None:
+        statuses = Counter(trial.status for trial in facts.board.trials.values())
+        if not statuses:
+            return "No trial has begun yet."
+        if statuses["failed"] == statuses.total():
+            return f"No trial succeeded: all {statuses.total()} failed; the causes are below."
+        return f"No trial has a validation F1 yet: {_counted(statuses)}."
+    baseline = facts.run.always_positive_f1
+    who = (
+        f"{clean(best.name)} ({clean(best.trial)}, {clean(best.family)})"
+        if best.name
+        else (f"{clean(best.trial)} ({clean(best.family)})")
+    )
+    said = f"{who} reaches a validation F1 of {score(best.val_f1)} ({measured_on(facts, best, 'validation')})"
+    if baseline is not None:
+        low = finite((judged(facts, best, "validation") or {}).get("f1_low"))
+        said += f", {_against(best.val_f1, low, baseline)}"
+    return said + ". " + _tested(facts, best)
+
+
+def _against(value: float, low: float | None, baseline: float) -> str:
+    if value <= baseline:
+        return f"no better than always answering positive, which scores {score(baseline)}"
+    if low is not None and low <= baseline:
+        return f"not clearly above always answering positive, which scores {score(baseline)}"
+    return f"against {score(baseline)} for always answering positive"
+
+
+def _tested(facts: Facts, best: Trial) -> str:
+    result = judged(facts, best, "test")
+    if result is None:
+        other = facts.final.get("trial") if facts.final else None
+        if other is not None:
+            return (
+                f"Test was used for {clean(other)}, which led when the search ended; this trial was not judged there."
+            )
+        return "It has not been judged on test yet."
+    said = f"On test, used once, its F1 is {score(result.get('f1'))} ({measured_on(facts, best, 'test')})"
+    trivial, value = result["always_positive_f1"], finite(result.get("f1"))
+    if trivial is not None and value is not None:
+        said += f", {_against(value, finite(result.get('f1_low')), trivial)}"
+    return said + "."
+
+
+def _counted(statuses: Counter[Any]) -> str:
+    return ", ".join(f"{count} {status}" for status, count in sorted(statuses.items()))
+
+
+def _best(facts: Facts, best: Trial) -> dict[str, Any]:
+    chosen = best.chosen
+    validation, test = judged(facts, best, "validation") or {}, judged(facts, best, "test") or {}
+    flat = {
+        f"{short}_{measure}{end}": finite(result.get(f"{measure}{end}"))
+        for short, result in (("val", validation), ("test", test))
+        for measure in _MEASURES
+        for end in ("", "_low", "_high")
+    }
+    return {
+        "trial": best.trial,
+        "name": best.name,
+        "family": best.family,
+        "params": dict(best.params),
+        **flat,
+        "val_f1": finite(best.val_f1),
+        "threshold": finite(chosen["threshold"]) if chosen else None,
+        "chosen_epoch": chosen.epoch if chosen else None,
+        "epochs": best.epochs[-1].epoch if best.epochs else 0,
+        "seconds": finite(best.epochs[-1].seconds) if best.epochs else None,
+        "parameters": best.parameters,
+        "validation": validation or None,
+        "test": test or None,
+    }
