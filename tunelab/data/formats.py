@@ -227,8 +227,10 @@ def _npz_array(path: Path, archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
 
 
 def _check_size(path: Path, what: str, shape: tuple[int, ...], itemsize: int) -> None:
+    if min(shape, default=0) < 0:
+        raise DataError(f"{path}: {what} {shape} values, and none can be negative; write the file again")
     size = int(np.prod(shape, dtype=object)) * itemsize
-    if size > MAX_SCAN_BYTES or min(shape, default=0) < 0:
+    if size > MAX_SCAN_BYTES:
         raise DataError(
             f"{path}: {what} {' x '.join(f'{n:,}' for n in shape)} x {itemsize} bytes = {size:,}, more than the "
             f"{MAX_SCAN_BYTES:,} of one scan; cut the recording into several scans"

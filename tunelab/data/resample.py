@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 from scipy.interpolate import make_interp_spline
-from scipy.signal import cheby1, sosfiltfilt
+from scipy.signal import butter, sosfiltfilt
 
 from tunelab.errors import UsageError
 
 MOST_SAMPLES = 65_536
-_KEPT = 0.8  # share of the new Nyquist frequency that passes, as in scipy.signal.decimate
+_KEPT = 0.8  # share of the new Nyquist frequency that passes
 _ROWS = 256  # traces filtered at once: float64 scratch of at most a few tens of MB
 
 
@@ -32,10 +32,10 @@ def resampled_dt(dt: float, before: int, after: int) -> float:
 def resample_traces(traces: NDArray[np.float32], samples: int) -> NDArray[np.float32]:
     """Traces with ``samples`` samples, of which the first and the last lie where they lay.
 
-    New sample j lies at old position j q with q = (old - 1) / (new - 1). For q > 1 a Chebyshev filter (type I, order 8,
-    ripple 0.05 dB, edge 0.8 / q of the old Nyquist frequency; that of ``scipy.signal.decimate``) runs forwards and
-    backwards first, so nothing is shifted and nothing above the new Nyquist frequency folds down. A cubic spline
-    reads between the samples.
+    New sample j lies at old position j q with q = (old - 1) / (new - 1). For q > 1 a Butterworth low-pass (order 12,
+    edge 0.8 / q of the old Nyquist frequency) runs forwards and backwards first: nothing is shifted, 0 Hz passes unchanged,
+    and what lies above the new Nyquist frequency is 46 dB down or more before it folds. A cubic spline reads between
+    the samples.
 
     Args:
         traces: shape (trace, old sample), at least 2 samples; not changed.
@@ -58,7 +58,7 @@ def resample_traces(traces: NDArray[np.float32], samples: int) -> NDArray[np.flo
     for start in range(0, traces.shape[0], _ROWS):
         rows = traces[start : start + _ROWS].astype(np.float64)
         if q > 1:
-            sos = cheby1(8, 0.05, _KEPT / q, output="sos")
+            sos = butter(12, _KEPT / q, output="sos")
             rows = sosfiltfilt(sos, rows, axis=1, padlen=min(old - 1, int(20 * q) + 27))
         out[start : start + _ROWS] = make_interp_spline(np.arange(old), rows, k=min(3, old - 1), axis=1)(at)
     return out
