@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import zipfile
@@ -111,6 +112,8 @@ def test_missing_parts_are_named_with_what_is_there(tmp_path):
     (tmp_path / "d.npz").write_bytes(b"")
     refuse(tmp_path / "d.npz", "cannot be read")
     refuse(tmp_path / "e.out", "no such file; correct the name")
+    os.mkfifo(tmp_path / "f.out")
+    refuse(tmp_path / "f.out", "no plain file")
 
 
 def test_hdf5_that_reaches_into_other_files_is_refused(tmp_path):

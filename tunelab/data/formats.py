@@ -129,10 +129,10 @@ def read_traces(path: Path) -> NDArray[np.float32]:
 @contextmanager
 def _damage(path: Path) -> Iterator[None]:
     """Turns what libraries raise on damaged files into one error that names the file."""
+    if not path.is_file():  # opening a pipe would wait for ever
+        raise DataError(f"{path}: {'no plain' if path.exists() else 'no such'} file; correct the name, or put it there")
     try:
         yield
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file; correct the name, or put the file there") from None
     except _DAMAGE as error:
         cause = " ".join(str(error).split())[:160] or type(error).__name__
         raise DataError(

@@ -33,9 +33,9 @@ def resample_traces(traces: NDArray[np.float32], samples: int) -> NDArray[np.flo
     """Traces with ``samples`` samples, of which the first and the last lie where they lay.
 
     New sample j lies at old position j q with q = (old - 1) / (new - 1). For q > 1 a Butterworth low-pass (order 12,
-    edge 0.8 / q of the old Nyquist frequency) runs forwards and backwards first: nothing is shifted, 0 Hz passes unchanged,
-    and what lies above the new Nyquist frequency is 46 dB down or more before it folds. A cubic spline reads between
-    the samples.
+    edge 0.8 / q of the old Nyquist frequency) runs forwards and backwards first: nothing is shifted, 0 Hz passes
+    unchanged, and what lies above the new Nyquist frequency is 46 dB down or more before it folds. A cubic spline
+    reads between the samples.
 
     Args:
         traces: shape (trace, old sample), at least 2 samples; not changed.

@@ -83,8 +83,8 @@ class SyntheticSettings:
                 raise UsageError(f"{name} = {getattr(self, name)}: at least {least}")
         for name in ("frequency", "offset", "eps", "sigma", "cover", "radius", "direct_db"):
             low, high = getattr(self, name)
-            least = {"sigma": 0.0, "direct_db": -math.inf}.get(name, 1e-12)
-            if not (math.isfinite(low) and math.isfinite(high) and least <= low <= high):
+            floor = {"sigma": 0.0, "direct_db": -math.inf}.get(name, 1e-12)
+            if not (math.isfinite(low) and math.isfinite(high) and floor <= low <= high):
                 raise UsageError(f"{name} = {(low, high)}: two positive numbers, the lower one first")
         for name in ("stones", "layers", "jitter", "gain_drift", "wow", "noise_db"):
             value = getattr(self, name)
