@@ -15,7 +15,17 @@ from tunelab.journal import Journal
 from tunelab.metrics import always_positive_f1
 from tunelab.ranking import Leaderboard
 
-DIMENSIONS = ["decimate", "learning_rate", "class_weight", "units", "l2", "dropout", "dense", "filters", "kernel"]
+DIMENSIONS = [
+    "decimate",
+    "learning_rate",
+    "class_weight",
+    "units",
+    "l2",
+    "dropout",
+    "dense",
+    "convolutions.0.filters",
+    "convolutions.0.kernel",
+]
 VALIDATION, POSITIVES = 4000, 480
 
 
@@ -111,7 +121,13 @@ class Writer:
         self.journal.append("run", name="field-7", version="0.1.0", seed=7)
 
     def begin(self, trial: str, family: str, point: Mapping[str, Any], *, name: str = "", **params: Any) -> None:
-        every = {"family": family, "batch_size": 32, **point, **params}
+        """Params are the point with its nested places filled in, and what the space fixes."""
+        flat = {key: value for key, value in point.items() if "." not in key}
+        every = {"family": family, "batch_size": 32, "batch_norm_momentum": 0.99, **flat, **params}
+        nested = {key.split(".")[-1]: value for key, value in point.items() if key.startswith("convolutions.0.")}
+        if nested:
+            pool = {"size": 5, "stride": 2}
+            every["convolutions"] = [{**nested, "stride": 4, "activation": "relu", "pool": pool}]
         self.journal.append("suggestion", trial=trial, name=name, family=family, params=every, point=point)
 
     def epoch(self, trial: str, epoch: int, measured: Mapping[str, float], *, parameters: int = 52_000) -> None:
@@ -180,7 +196,7 @@ def _point(family: str, rng: random.Random) -> dict[str, Any]:
     if family == "dense_rnn":
         point["dense"] = rng.choice([[100], [100, 200]])
     if family == "conv_rnn":
-        point |= {"filters": rng.choice([20, 50]), "kernel": rng.choice([5, 10, 12])}
+        point |= {"convolutions.0.filters": rng.choice([20, 50]), "convolutions.0.kernel": rng.choice([5, 10, 12])}
     return point
 
 

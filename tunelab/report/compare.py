@@ -39,7 +39,7 @@ def _difference(name: str, theirs: Any, ours: Any) -> Iterator[str]:
     if name in _LAYERS:
         yield f"{_layers(_LAYERS[name], theirs)}, not {_layers('', ours)}"
     elif theirs is None:
-        yield f"no {_word(name)}, not {_value(ours)}"
+        yield f"without {_word(name)} ({_value(ours)})"
     elif ours is None:
         yield f"{_word(name)} {_value(theirs)}"
     else:

@@ -7,6 +7,7 @@ taken as they are, and there matplotlib escapes the text.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
@@ -22,6 +23,7 @@ from tunelab.report.compare import differences, hand_run
 from tunelab.report.facts import Facts
 from tunelab.report.plots import LEADERS, all_trials, learning_curves
 from tunelab.report.summary import causes, judged, verdict
+from tunelab.space import Start
 
 TOP = 20
 """Rows of the ranking table; leaderboard.csv has them all."""
@@ -47,6 +49,7 @@ def _context(facts: Facts) -> dict[str, Any]:
     best, baseline = facts.board.best, facts.run.always_positive_f1
     trials = list(facts.board.trials.values())
     ranked = facts.ranked
+    hand, differ = _hand_run(facts, best)
     counts = {status: sum(t.status == status for t in trials) for status in _STATUSES}
     return {
         "run": facts.run,
@@ -69,7 +72,8 @@ def _context(facts: Facts) -> dict[str, Any]:
         "overview": Markup(all_trials(trials, baseline)) if len(trials) > 1 else "",  # noqa: S704 - likewise
         "failures": causes(facts, "failed"),
         "stops": causes(facts, "stopped"),
-        "hand_run": _hand_run(facts, best),
+        "hand_run": hand,
+        "hand_run_differ": differ,
         "hand_run_baseline": always_positive_f1(_HAND_RUN_POSITIVES, _HAND_RUN_TRACES),
         "splits": [{"split": split, **facts.size(split)} for split in _SPLITS if split in _known_splits(facts)],
         "nothing": words.NOTHING,
@@ -115,21 +119,43 @@ def _known_splits(facts: Facts) -> set[str]:
     return {*data.splits, *data.traces_by_split, *data.positives}
 
 
-def _hand_run(facts: Facts, best: Trial | None) -> list[dict[str, Any]]:
-    """The sixteen: what they scored on their data, here if they were run again, and how they differ from the winner."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HandRun:
+    """A row of the table of hand-run results."""
+
+    start: Start
+    again: Trial | None
+    """The same configuration run in this search."""
+    same: bool
+    """It is the winner."""
+    differs: list[str]
+
+
+def _hand_run(facts: Facts, best: Trial | None) -> tuple[list[HandRun], list[str]]:
+    """The sixteen: what they scored on their data, here if they were run again, and how they differ from the winner.
+
+    Returns:
+        A row for each, and the differences that all of them have, which the rows leave out.
+    """
     try:
         known = hand_run()
     except (TunelabError, OSError):  # an installation without its search spaces still makes reports
-        return []
+        return [], []
     here = {trial.name: trial for trial in facts.board.trials.values() if trial.name}
-    rows = []
+    found = {}
     for start in known:
-        again = here.get(start.name)
-        same = again is not None and again is best
-        differs = differences({**start.params, "family": start.family}, _params(best)) if best and not same else []
-        rows.append({"start": start, "again": again, "same": same, "differs": differs})
-    return rows
-
-
-def _params(trial: Trial) -> dict[str, Any]:
-    return {**trial.params, "family": trial.family}
+        if best and here.get(start.name) is not best:
+            params = {**best.params, "family": best.family}
+            found[start.name] = differences({**start.params, "family": start.family}, params)
+    every = list(found.values())
+    shared = [word for word in every[0] if all(word in words for words in every)] if every else []
+    rows = [
+        HandRun(
+            start=start,
+            again=here.get(start.name),
+            same=best is not None and here.get(start.name) is best,
+            differs=[word for word in found.get(start.name, []) if word not in shared],
+        )
+        for start in known
+    ]
+    return rows, shared

@@ -62,7 +62,7 @@ def learning_curves(leaders: Sequence[Trial], baseline: float | None) -> str:
     """
 
     def draw(figure: Figure) -> None:
-        f1, dense = figure.subplots(1, 2, sharex=True)
+        f1, dense = figure.subplots(1, 2, sharex=True, sharey=True)
         for rank, (trial, colour) in enumerate(zip(leaders, _SERIES, strict=False), start=1):
             label = f"{rank}  {clean(trial.name or trial.trial, 28)}"
             _curve(f1, trial, "val_f1", colour, label)
@@ -139,16 +139,9 @@ def _curve(axes: Axes, trial: Trial, metric: str, colour: str, label: str) -> No
 def _baseline(axes: Axes, value: float | None) -> None:
     if value is not None:
         axes.axhline(value, color=_BASELINE, linewidth=1.2, linestyle=(0, (5, 3)))
-        axes.annotate(
-            "always positive",
-            (1, value),
-            xycoords=("axes fraction", "data"),
-            xytext=(0, 3),
-            textcoords="offset points",
-            ha="right",
-            fontsize=8,
-            color=_BASELINE,
-        )
+        # Beside the axes, where no curve or point can lie below it.
+        place: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
+        axes.annotate("always\npositive", (1, value), xytext=(4, 0), va="center", fontsize=8, color=_BASELINE, **place)
 
 
 def _svg(name: str, size: tuple[float, float], draw: Callable[[Figure], None]) -> str:

@@ -40,21 +40,27 @@ def summary(facts: Facts) -> dict[str, Any]:
 def causes(facts: Facts, status: str) -> list[dict[str, Any]]:
     """Trials of a status grouped by cause, the largest group first.
 
-    Causes that differ only in their numbers (a shape, an address) are one group, shown as its first one said it.
+    Causes that differ only in their numbers (a shape, an address, an epoch) are one group, "…" where they differ.
     """
-    groups: dict[str, list[Trial]] = {}
+    groups: dict[tuple[str, ...], list[Trial]] = {}
     for trial in facts.board.trials.values():
         if trial.status == status:
-            groups.setdefault(_DIGITS.sub("#", clean(trial.cause)), []).append(trial)
-    largest = sorted(groups.values(), key=len, reverse=True)
+            groups.setdefault(tuple(_DIGITS.split(clean(trial.cause, limit=500))), []).append(trial)
+    largest = sorted(groups.items(), key=lambda item: len(item[1]), reverse=True)
     return [
         {
-            "cause": clean(group[0].cause, limit=500) or "not said",
+            "cause": _common(words, [_DIGITS.findall(clean(trial.cause, limit=500)) for trial in group]) or "not said",
             "count": len(group),
             "trials": [clean(trial.trial) for trial in group[:5]],
         }
-        for group in largest
+        for words, group in largest
     ]
+
+
+def _common(words: tuple[str, ...], numbers: list[list[str]]) -> str:
+    """The words with the numbers between them that all agree on."""
+    between = [column[0] if len(set(column)) == 1 else "…" for column in zip(*numbers, strict=True)]
+    return "".join(word + number for word, number in zip(words, [*between, ""], strict=True))
 
 
 def judged(facts: Facts, trial: Trial, split: str) -> dict[str, Any] | None:

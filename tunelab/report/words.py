@@ -79,7 +79,7 @@ def _setting(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, float):
-        return f"{value:.4g}"
+        return f"{value:.3g}"
     if isinstance(value, list | tuple):
         return "[" + ", ".join(map(_setting, value)) + "]"
     if isinstance(value, Mapping):
