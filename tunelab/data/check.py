@@ -121,9 +121,9 @@ def _warnings(dataset: Dataset) -> list[str]:
     sizes = ", ".join(f"{s} has {k} scans" for s, k in few.items())
     return [
         f"warning: {sizes}, fewer than {FEW_SCANS}. F1 over {n} scans has a standard deviation near "
-        f"{SPREAD} / sqrt({n}) = {deviation:.2f} (4 scans: {f1_deviation(4):.2f}, 100: {f1_deviation(100):.2f}); two models on different "
-        f"scans must differ by 2 x sqrt(2) x {deviation:.2f} = {2 * math.sqrt(2) * deviation:.2f} to be told apart: "
-        "add scans, or read the ranking with its interval"
+        f"{SPREAD} / sqrt({n}) = {deviation:.2f} (4 scans: {f1_deviation(4):.2f}, 100: {f1_deviation(100):.2f}); two "
+        f"models on different scans must differ by 2 x sqrt(2) x {deviation:.2f} = {2 * math.sqrt(2) * deviation:.2f} "
+        "to be told apart: add scans, or read the ranking with its interval"
     ]
 
 
