@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -156,7 +156,7 @@ def realistic(folder: Path, **changes: Any) -> Path:
     rng, run = random.Random(5), Writer(folder, **changes)
     known = {1: "rnn5", 2: "convrnn5", 3: "lstm1"}
     for number in range(1, 23):
-        trial = f"t{number:04}"
+        trial = f"{number:04}"
         family = ["dense_rnn", "conv_rnn", "lstm", "conv_rnn", "simple_rnn", "conv_rnn"][(number - 1) % 6]
         point = _point(family, rng)
         run.begin(trial, family, point, name=known.get(number, ""))
@@ -201,5 +201,25 @@ def _point(family: str, rng: random.Random) -> dict[str, Any]:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return tmp_path / "field-7"
+def begin_run(tmp_path: Path) -> Iterator[Callable[..., Writer]]:
+    """Begin a run in a fresh folder; what is given changes its run.yaml."""
+    begun: list[Writer] = []
+
+    def begin(**changes: Any) -> Writer:
+        begun.append(Writer(tmp_path / f"run-{len(begun)}", **changes))
+        return begun[-1]
+
+    yield begin
+    for run in begun:
+        run.stop()
+
+
+@pytest.fixture
+def realistic_run(tmp_path: Path) -> Path:
+    return realistic(tmp_path / "field-7")
+
+
+@pytest.fixture(scope="session")
+def measured() -> Callable[..., dict[str, float]]:
+    """:func:`metrics`, for tests."""
+    return metrics

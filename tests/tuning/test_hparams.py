@@ -263,7 +263,7 @@ def fill(folder: Path) -> None:
 
 def test_the_server_shows_every_column_and_every_trial(board: Board) -> None:
     experiment = board.experiment()
-    assert {info["name"] for info in experiment["hparamInfos"]} == {"family", *DIMENSIONS}
+    assert [info["name"] for info in experiment["hparamInfos"]] == ["family", *sorted(DIMENSIONS)]
     headings = {info["name"]["tag"]: info["displayName"] for info in experiment["metricInfos"]}
     assert headings["chosen/validation_f1"] == "validation F1, chosen epoch"
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import math
 import re
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -146,7 +147,9 @@ def _baseline(axes: Axes, value: float | None) -> None:
 
 def _svg(name: str, size: tuple[float, float], draw: Callable[[Figure], None]) -> str:
     """The figure as an ``<svg>`` element that fills its place."""
-    with mpl.rc_context():
+    with mpl.rc_context(), warnings.catch_warnings():
+        # The browser shows the text, with its own fonts; matplotlib only measures it.
+        warnings.filterwarnings("ignore", message=r"Glyph .* missing from font")
         mpl.rcdefaults()  # whatever the user's own matplotlibrc says
         mpl.rcParams.update({**_STYLE, "svg.hashsalt": name})
         figure = Figure(figsize=size, layout="constrained")
@@ -162,7 +165,13 @@ def _svg(name: str, size: tuple[float, float], draw: Callable[[Figure], None]) -
     text = re.sub(r"<metadata>.*?</metadata>", "", text, count=1, flags=re.DOTALL)
     for side in ("width", "height"):
         text = re.sub(rf'(<svg[^>]*?) {side}="[^"]*"', r"\1", text, count=1)
-    text = re.sub(r'\bid="([a-z]+_\d+)"', rf'id="{name}-\1"', text)  # ids are one namespace for the whole page
+    return re.sub(r"<[^>]*>", lambda tag: _adapted(tag[0], name), text)
+
+
+def _adapted(tag: str, name: str) -> str:
+    """A tag with the page's colours, and with ids of its own, as they are one namespace for the whole page."""
+    for start in ('id="', "url(#", 'href="#'):
+        tag = re.sub(rf"(?<![\w-]){re.escape(start)}", f"{start}{name}-", tag)
     for stand_in, variable in _CSS.items():
-        text = text.replace(stand_in, f"var(--{variable})")
-    return text
+        tag = tag.replace(stand_in, f"var(--{variable})")
+    return tag

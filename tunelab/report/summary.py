@@ -105,11 +105,7 @@ def verdict(facts: Facts) -> str:
             return f"No trial succeeded: all {statuses.total()} failed; the causes are below."
         return f"No trial has a validation F1 yet: {_counted(statuses)}."
     baseline = facts.run.always_positive_f1
-    who = (
-        f"{clean(best.name)} ({clean(best.trial)}, {clean(best.family)})"
-        if best.name
-        else (f"{clean(best.trial)} ({clean(best.family)})")
-    )
+    who = f"Trial {clean(best.trial)} ({clean(best.name) + ', ' if best.name else ''}{clean(best.family)})"
     said = f"{who} reaches a validation F1 of {score(best.val_f1)} ({measured_on(facts, best, 'validation')})"
     if baseline is not None:
         low = finite((judged(facts, best, "validation") or {}).get("f1_low"))
@@ -130,9 +126,7 @@ def _tested(facts: Facts, best: Trial) -> str:
     if result is None:
         other = facts.final.get("trial") if facts.final else None
         if other is not None:
-            return (
-                f"Test was used for {clean(other)}, which led when the search ended; this trial was not judged there."
-            )
+            return f"Test was used for trial {clean(other)}, the leader of that time; this one was not judged there."
         return "It has not been judged on test yet."
     said = f"On test, used once, its F1 is {score(result.get('f1'))} ({measured_on(facts, best, 'test')})"
     trivial, value = result["always_positive_f1"], finite(result.get("f1"))

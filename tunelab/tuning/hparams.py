@@ -112,10 +112,12 @@ class TensorBoardLogs:
         """The columns, in an event file at the root: once a process, as TensorBoard takes the first that it reads."""
         if self._described:
             return
-        hparams = [summary_v2.HParam(name) for name in self._dimensions]
-        metrics = [summary_v2.Metric(tag, display_name=heading) for tag, heading in COLUMNS.items()]
+        # TensorBoard shows the columns that "differ" first; the family tells which of the others a trial can have.
+        hparams = [api_pb2.HParamInfo(name=name, differs=name == "family") for name in self._dimensions]
+        metrics = [summary_v2.Metric(tag, display_name=heading).as_proto() for tag, heading in COLUMNS.items()]
+        experiment = api_pb2.Experiment(hparam_infos=hparams, metric_infos=metrics, time_created_secs=time.time())
         events = _Events(self._folder)
-        events.write(summary_v2.hparams_config_pb(hparams, metrics, time_created_secs=time.time()))
+        events.write(_summary(metadata.EXPERIMENT_TAG, experiment=experiment))
         events.close()
         self._described = True
 

@@ -1,0 +1,496 @@
+"""What every report keeps to, whatever the run: finished, going on, empty, failed, hostile."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import os
+import pickle
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tunelab import yamlfile
+from tunelab.errors import StateError, StorageError
+from tunelab.report import FILES, write_report
+from tunelab.report.leaderboard import BASE
+
+ROOT = Path(__file__).resolve().parents[2]
+HOSTILE = '<script>alert("x")</script>\x1b[31mred\x1b[0m\x00\u202e{{ 1234*1000 }} $x_1$ & \u07fb \ud800'
+
+
+def strictly(text: str) -> Any:
+    def refuse(word: str) -> Any:
+        raise AssertionError(f"{word} is no JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+class Page(HTMLParser):
+    """The tags, links and text of a page, and whether its tags close."""
+
+    VOID = frozenset({"meta", "br", "link", "path", "use"})
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: set[str] = set()
+        self.attributes: list[tuple[str, str]] = []
+        self.words: list[str] = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.attributes += [(name, value or "") for name, value in attrs]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.attributes += [(name, value or "") for name, value in attrs]
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in self.VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+
+def checked(run: Path) -> tuple[dict[str, Any], str]:
+    """Write a report, check what every one must keep to, and return its JSON and its page's text."""
+    content = write_report(run)
+    assert strictly((run / "report.json").read_text()) == content
+    page = Page((run / "report.html").read_text(encoding="utf-8"))
+    assert page.open == []
+    assert "script" not in page.tags
+    assert page.tags.isdisjoint({"img", "link", "iframe", "object", "base", "form", "a"})
+    for name, value in page.attributes:
+        assert not name.startswith("on")
+        if name in {"href", "xlink:href", "src"}:
+            assert value.startswith("#")
+        if name == "style":
+            assert not re.search(r"url\((?!#)|@import|expression", value)
+    assert "@import" not in (run / "report.html").read_text(encoding="utf-8")
+    assert "\x1b" not in page.text
+    table = pd.read_csv(run / "leaderboard.csv", dtype=str, keep_default_na=False)
+    assert tuple(table.columns[: len(BASE)]) == BASE
+    assert len(table) == content["trials"]
+    assert (run / "best_config.yaml").exists() == (content["best"] is not None)
+    assert {path.name for path in run.iterdir()} <= {*FILES, "run.yaml", "journal.jsonl", "journal.lock"}
+    return content, page.text
+
+
+class TestFinished:
+    def test_the_numbers_agree_everywhere(self, realistic_run: Path) -> None:
+        content, text = checked(realistic_run)
+        best = content["best"]
+        table = pd.read_csv(realistic_run / "leaderboard.csv", dtype={"trial": str})
+        assert content["trials"] == 22
+        assert content["failed"] == 3
+        assert content["status_counts"] == table["status"].value_counts().to_dict()
+        assert content["positives"] == 480
+        assert content["validation_traces"] == 4000
+        assert content["always_positive_f1"] == pytest.approx(2 * 0.12 / 1.12, abs=1e-6)
+        assert best["trial"] == table["trial"][0]
+        assert best["val_f1"] == table["val_f1"][0] == table["val_f1"].max()
+        assert best["test_f1"] == pytest.approx(best["val_f1"] - 0.04)
+        assert best["test_f1_low"] < best["test_f1"] < best["test_f1_high"]
+        assert best["test_average_precision_low"] < best["test_average_precision"]
+        assert best["chosen_epoch"] == table["chosen_epoch"][0]
+        assert best["test"]["split"] == "test"
+        assert (best["test"]["scans"], best["test"]["positives"]) == (80, 951)
+        said = (
+            f"Trial {best['trial']} (conv_rnn) reaches a validation F1 of {best['val_f1']:.3f} "
+            f"(40 scans, 4,000 traces, 480 positive, 95 % interval {best['val_f1_low']:.3f} to "
+            f"{best['val_f1_high']:.3f}), "
+            f"against 0.214 for always answering positive. On test, used once, its F1 is {best['test_f1']:.3f} "
+            f"(80 scans, 8,000 traces, 951 positive, 95 % interval {best['test_f1_low']:.3f} to "
+            f"{best['test_f1_high']:.3f}), against 0.212 for always answering positive."
+        )
+        assert content["verdict"] == said
+        assert said in text
+        assert "Closed (finished)" in text
+
+    def test_the_same_files_give_the_same_bytes(self, realistic_run: Path) -> None:
+        write_report(realistic_run)
+        first = {name: (realistic_run / name).read_bytes() for name in FILES}
+        script = "import sys, pathlib, tunelab.report; tunelab.report.write_report(pathlib.Path(sys.argv[1]))"
+        environment = {**os.environ, "TZ": "Asia/Tokyo", "PYTHONHASHSEED": "5", "LC_ALL": "C"}
+        subprocess.run([sys.executable, "-c", script, str(realistic_run)], check=True, cwd=ROOT, env=environment)
+        assert {name: (realistic_run / name).read_bytes() for name in FILES} == first
+
+    def test_the_page_says_how_to_repeat_the_run(self, realistic_run: Path) -> None:
+        _, text = checked(realistic_run)
+        for said in (
+            "python -m tunelab.search search_spaces/gpr.yaml --data field --name field-7 --trials 22 --seed 7",
+            "keras 3.15.0, tensorflow 2.21.0",
+            "sha256:4f1c0e5b9a7d2368",
+            "10,057 samples a trace, 11.79 ps apart; read as 512 samples",
+            "scans of one survey line are kept in one split",
+            "test 80 8,000 951 11.9 %",
+        ):
+            assert said in text
+
+    def test_failures_are_grouped(self, realistic_run: Path) -> None:
+        content, text = checked(realistic_run)
+        assert content["causes"] == [
+            {
+                "cause": "ResourceExhaustedError: OOM when allocating tensor with shape[32,…,512]",
+                "count": 3,
+                "trials": ["0005", "0011", "0017"],
+            }
+        ]
+        assert "failed 3 ResourceExhaustedError: OOM when allocating tensor with shape[32,…,512]" in text
+
+    def test_the_hand_run_results_stand_beside_the_winner(self, realistic_run: Path) -> None:
+        _, text = checked(realistic_run)
+        assert "300 validation scans, 30,000 traces, 3,560 of them positive" in text
+        assert "other data and other splits" in text
+        for name in ("lstm1", "lstm6", "rnn5", "convrnn6"):
+            assert f" {name} " in text
+        assert "8 recurrent layers (100, 200, 300, 500, 500, 300, 200, 100), not 1 (" in text
+        assert "All of them, and not the winner: class weight 1, not " in text
+
+    def test_leaders_are_drawn(self, realistic_run: Path) -> None:
+        content, text = checked(realistic_run)
+        assert f"1 {content['best']['trial']}" in text
+        assert "Average precision on tune" in text
+        page = (realistic_run / "report.html").read_text()
+        assert page.count("<svg") == 2
+        identities = re.findall(r'\bid="([^"]+)"', page)
+        assert len(identities) == len(set(identities))
+        assert set(re.findall(r'url\(#([^)]+)\)|href="#([^"]+)"', page)) <= {(i, "") for i in identities} | {
+            ("", i) for i in identities
+        }
+
+    def test_nothing_of_ray_is_opened(self, realistic_run: Path) -> None:
+        class Trap:
+            def __reduce__(self) -> Any:
+                return (Path.touch, (realistic_run / "sprung",))
+
+        for name in ("tuner.pkl", "experiment_state-2026.json", "searcher.pkl"):
+            (realistic_run / name).write_bytes(pickle.dumps(Trap()))
+        write_report(realistic_run)
+        assert not (realistic_run / "sprung").exists()
+
+
+class TestBestConfig:
+    def test_it_holds_the_params_flat(self, realistic_run: Path) -> None:
+        content, _ = checked(realistic_run)
+        text = (realistic_run / "best_config.yaml").read_text()
+        config = yamlfile.load(realistic_run / "best_config.yaml")
+        best = content["best"]
+        own = {"name", "epochs", "data", "seed", "threshold"}
+        assert {key: value for key, value in config.items() if key not in own} == best["params"]
+        assert config["name"] == f"field-7-{best['trial']}"
+        assert config["epochs"] == {"max": 30, "patience": 10}
+        assert config["data"] == {"resample": 512}
+        assert config["seed"] == 7
+        assert config["threshold"] == 0.31
+        assert text.startswith(
+            f"# The best configuration of the run field-7: trial {best['trial']}.\n# Validation F1 0."
+        )
+        assert "40 scans, 4,000 traces, 480 positive, 95 % interval 0." in text
+
+    def test_words_that_look_like_numbers_stay_words(self, begin_run: Callable[..., Any], measured: Any) -> None:
+        run = begin_run()
+        shared = [1, 2]
+        odd = {"a": "1e-5", "b": "no", "c": "0x1F", "d": 1e-5, "e": None, "f": shared, "g": shared, "h": "a: b # c\nd"}
+        run.begin("0001", "lstm", {}, name="12", **odd)
+        run.epoch("0001", 1, measured(0.4, 0.4))
+        checked(run.folder)
+        config = yamlfile.load(run.folder / "best_config.yaml")
+        assert {key: config[key] for key in odd} == odd
+        assert config["name"] == "12"
+        assert yaml.safe_load((run.folder / "best_config.yaml").read_text()) == config
+
+    def test_one_of_an_earlier_report_is_removed_when_nothing_leads(
+        self, begin_run: Callable[..., Any], measured: Any
+    ) -> None:
+        run = begin_run()
+        run.begin("0001", "lstm", {})
+        run.epoch("0001", 1, measured(0.4, 0.4))
+        assert checked(run.folder)[0]["best"]["trial"] == "0001"
+        run.end("0001", "failed", "ValueError: NaN loss")
+        assert checked(run.folder)[0]["best"] is None
+
+
+class TestUnfinished:
+    def test_no_journal_yet(self, begin_run: Callable[..., Any]) -> None:
+        folder = begin_run().stop()
+        (folder / "journal.jsonl").unlink()
+        content, text = checked(folder)
+        assert content["verdict"] == "No trial has begun yet."
+        assert content["best"] is None
+        assert content["trials"] == content["failed"] == 0
+        assert "Nothing recorded yet." in text
+
+    def test_a_trial_without_an_epoch(self, begin_run: Callable[..., Any]) -> None:
+        run = begin_run()
+        run.begin("0001", "lstm", {"units": [100]})
+        content, _ = checked(run.folder)
+        assert content["verdict"] == "No trial has a validation F1 yet: 1 running."
+        assert content["status_counts"] == {"running": 1}
+
+    def test_a_run_going_on(self, begin_run: Callable[..., Any], measured: Any) -> None:
+        run = begin_run()
+        run.begin("0001", "lstm", {"units": [100]})
+        run.epoch("0001", 1, measured(0.3, 0.3))
+        content, text = checked(run.folder)
+        assert "Not closed: still going on, or cut off" in text
+        assert content["best"]["test_f1"] is None
+        assert content["best"]["val_f1_low"] is None
+        assert content["best"]["validation"]["scans"] == 40
+        assert content["verdict"].endswith(
+            "(40 scans, 4,000 traces, 480 positive, no interval computed), "
+            "against 0.214 for always answering positive. It has not been judged on test yet."
+        )
+
+    def test_a_torn_last_line(self, begin_run: Callable[..., Any], measured: Any) -> None:
+        run = begin_run()
+        run.begin("0001", "lstm", {})
+        run.epoch("0001", 1, measured(0.3, 0.3))
+        with (run.folder / "journal.jsonl").open("ab") as journal:
+            journal.write(b'{"seq":3,"ki')
+        assert checked(run.folder)[0]["best"]["trial"] == "0001"
+
+    def test_the_test_result_of_another_trial_is_not_the_winners(
+        self, begin_run: Callable[..., Any], measured: Any
+    ) -> None:
+        run = begin_run()
+        for trial, f1 in (("0001", 0.3), ("0002", 0.5)):
+            run.begin(trial, "lstm", {})
+            run.epoch(trial, 1, measured(f1, f1))
+            run.end(trial)
+            if trial == "0001":
+                run.final("0001", 1)
+        content, _ = checked(run.folder)
+        assert content["best"]["trial"] == "0002"
+        assert content["best"]["test_f1"] is None
+        said = "Test was used for trial 0001, the leader of that time; this one was not judged there."
+        assert content["verdict"].endswith(said)
+
+
+class TestPoor:
+    def test_every_trial_failed(self, begin_run: Callable[..., Any], measured: Any) -> None:
+        run = begin_run()
+        for number, cause in enumerate(["ValueError: at 0x7f11", "ValueError: at 0x7f22", "MemoryError", ""]):
+            run.begin(f"{number:04}", "lstm", {})
+            if number == 0:
+                run.epoch("0000", 1, measured(0.9, 0.9))
+            run.end(f"{number:04}", "failed", cause)
+        content, text = checked(run.close())
+        assert content["verdict"] == "No trial succeeded: all 4 failed; the causes are below."
+        assert content["best"] is None
+        assert [(group["cause"], group["count"]) for group in content["causes"]] == [
+            ("ValueError: at …", 2),
+            ("MemoryError", 1),
+            ("not said", 1),
+        ]
+        assert "failed 2 ValueError: at …" in text
+
+    def test_undefined_f1_is_never_ranked(self, begin_run: Callable[..., Any], measured: Any) -> None:
+        run = begin_run()
+        run.begin("0001", "lstm", {})
+        run.epoch("0001", 1, dict.fromkeys(measured(0.1, 0.1), math.nan))
+        content, _ = checked(run.folder)
+        assert content["best"] is None
+        table = (run.folder / "leaderboard.csv").read_text().splitlines()[1]
+        assert table.startswith(",0001,,lstm,running,1,11.5,52000,,,,")
+        run.begin("0002", "lstm", {})
+        run.epoch("0002", 1, measured(0.0, 0.1))
+        assert checked(run.folder)[0]["best"]["trial"] == "0002"
+
+    @pytest.mark.parametrize(
+        ("low", "said"),
+        [
+            (0.3, "against 0.214 for always answering positive"),
+            (0.2, "not clearly above always answering positive, which scores 0.214"),
+        ],
+    )
+    def test_a_doubtful_winner_is_called_so(
+        self, begin_run: Callable[..., Any], measured: Any, low: float, said: str
+    ) -> None:
+        run = begin_run()
+        run.begin("0001", "lstm", {})
+        run.epoch("0001", 1, measured(0.33, 0.3))
+        run.final("0001", 1, validation=low + 0.07)
+        assert said in checked(run.folder)[0]["verdict"]
+
+    def test_a_winner_below_always_positive_is_called_so(self, begin_run: Callable[..., Any], measured: Any) -> None:
+        run = begin_run()
+        run.begin("0001", "lstm", {})
+        run.epoch("0001", 1, measured(0.15, 0.13))
+        said = "no better than always answering positive, which scores 0.214"
+        assert said in checked(run.folder)[0]["verdict"]
+
+    def test_a_run_that_says_little(self, begin_run: Callable[..., Any], measured: Any) -> None:
+        run = begin_run()
+        run.begin("0001", "lstm", {})
+        run.epoch("0001", 1, {"tune_average_precision": 0.2, "val_f1": 0.3})
+        (run.folder / "run.yaml").write_text("name: small\nfuture: {key: 1}\n")
+        content, _ = checked(run.folder)
+        assert content["always_positive_f1"] is None
+        assert content["best"]["threshold"] is None
+        assert content["verdict"].startswith(
+            "Trial 0001 (lstm) reaches a validation F1 of 0.300 (no interval computed). "
+        )
+
+
+class TestHostile:
+    def test_nothing_comes_alive(self, begin_run: Callable[..., Any], measured: Any) -> None:
+        run = begin_run(name=HOSTILE[:-1], command=HOSTILE[:-1], dimensions=["a", "rank", HOSTILE[:-1]])
+        point = {"a": HOSTILE, "rank": [HOSTILE], HOSTILE[:-1]: {"x": HOSTILE}}
+        run.begin(HOSTILE, HOSTILE, point, name=HOSTILE)
+        run.epoch(HOSTILE, 1, measured(0.3, 0.3))
+        run.begin("0002", "lstm", {"a": "=1+1"})
+        run.epoch("0002", 1, measured(0.2, 0.2))
+        run.begin("0003", "lstm", {"a": "x" * 10_000}, name="n" * 10_000)
+        run.end("0003", "failed", HOSTILE * 500)
+        _, text = checked(run.folder)
+        shown = '<script>alert("x")</script>red{{ 1234*1000 }} $x_1$ & \u07fb'
+        assert shown in text
+        assert "1234000" not in text
+        assert "<script" not in (run.folder / "report.html").read_text()
+        table = (run.folder / "leaderboard.csv").read_text()
+        assert "\x1b" not in table
+        assert "\x00" not in table
+        assert "x" * 300 not in text
+        assert yamlfile.load(run.folder / "best_config.yaml")["name"].startswith("<script>")
+
+
+class TestLeaderboard:
+    def test_ranked_first_and_undefined_empty(self, begin_run: Callable[..., Any], measured: Any) -> None:
+        run = begin_run(dimensions=["units", "threshold", "l2"])
+        run.begin("0001", "lstm", {"units": [100, 200], "threshold": 3})
+        run.end("0001", "failed", "boom")
+        run.begin("0002", "lstm", {"units": [64], "l2": 1e-4})
+        run.epoch("0002", 1, measured(0.0, 0.2))
+        run.begin("0003", "conv_rnn", {"l2": 0.5}, name="known")
+        run.epoch("0003", 1, measured(0.4, 0.4))
+        run.epoch("0003", 2, measured(0.5, 0.3))
+        write_report(run.folder)
+        table = pd.read_csv(io.StringIO((run.folder / "leaderboard.csv").read_text()), dtype=str, keep_default_na=False)
+        assert list(table.columns) == [
+            "rank", "trial", "name", "family", "status", "epochs", "seconds", "parameters", "val_f1", "threshold",
+            "val_f1_at_half", "val_average_precision", "precision", "recall", "tp", "fp", "fn", "mean_jaccard",
+            "chosen_epoch", "tn", "tune_average_precision", "cause", "units", "threshold_param", "l2",
+        ]  # fmt: skip
+        rows = table.to_dict("records")
+        assert [(row["rank"], row["trial"], row["status"]) for row in rows] == [
+            ("1", "0003", "running"),
+            ("2", "0002", "running"),
+            ("", "0001", "failed"),
+        ]
+        assert (rows[0]["epochs"], rows[0]["chosen_epoch"], rows[0]["name"]) == ("2", "1", "known")
+        assert float(rows[0]["val_f1"]) == pytest.approx(0.4, abs=0.01)
+        assert rows[0]["units"] == ""
+        assert (rows[1]["units"], rows[1]["l2"], rows[1]["precision"]) == ("[64]", "0.0001", "0.0")
+        assert (rows[1]["tp"], rows[1]["fp"], rows[1]["fn"]) == ("0", "12", "480")
+        assert (rows[2]["units"], rows[2]["threshold_param"]) == ("[100, 200]", "3")
+        assert (rows[2]["epochs"], rows[2]["val_f1"], rows[2]["parameters"], rows[2]["cause"]) == ("", "", "", "boom")
+
+
+class TestDamage:
+    def test_no_run(self, tmp_path: Path) -> None:
+        with pytest.raises(StateError) as caught:
+            write_report(tmp_path)
+        said = "cannot be read: No such file or directory; name the folder of a run"
+        assert str(caught.value) == f"{tmp_path}/run.yaml: {said}"
+
+    @pytest.mark.parametrize(
+        ("text", "said"),
+        [
+            ("name: [", "line 2: is no YAML; restore the file from a copy"),
+            ("name: a\nseed: seven\n", "seed: Input should be a valid integer"),
+            ("- a\n", "the file: Input should be a valid dictionary"),
+            ("name: !!python/object/apply:os.system [id]\n", "line 1: is no YAML; restore the file from a copy"),
+        ],
+    )
+    def test_a_damaged_run_file(self, begin_run: Callable[..., Any], text: str, said: str) -> None:
+        folder = begin_run().stop()
+        (folder / "run.yaml").write_text(text)
+        with pytest.raises(StateError) as caught:
+            write_report(folder)
+        assert str(caught.value).startswith(f"{folder}/run.yaml: {said}")
+
+    def test_a_damaged_journal(self, realistic_run: Path) -> None:
+        lines = (realistic_run / "journal.jsonl").read_bytes().splitlines(keepends=True)
+        lines[5] = lines[5].replace(b"0", b"1", 1)
+        (realistic_run / "journal.jsonl").write_bytes(b"".join(lines))
+        with pytest.raises(StateError, match=r"journal.jsonl: line 6: does not match its digest"):
+            write_report(realistic_run)
+
+    def test_a_folder_in_the_way(self, realistic_run: Path) -> None:
+        (realistic_run / "leaderboard.csv").mkdir()
+        with pytest.raises(StorageError, match=r"leaderboard.csv: cannot be written: Is a directory"):
+            write_report(realistic_run)
+        assert not list(realistic_run.glob(".*"))
+
+
+def test_a_report_needs_no_framework() -> None:
+    script = (
+        "import sys, tunelab.report, tunelab.report.html, tunelab.report.leaderboard, tunelab.storage\n"
+        "print({name.split('.')[0] for name in sys.modules} & {'tensorflow', 'keras', 'ray', 'torch', 'jax', 'optuna'})"
+    )
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert ran.stdout == "set()\n"
+
+
+NUMBERS = st.one_of(st.none(), st.floats(0, 1), st.sampled_from([0.0, 1.0, math.inf]))
+POINTS = st.dictionaries(
+    st.sampled_from(["units", "l2", "rank", "a b"]),
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False), st.text(),
+              st.lists(st.integers(0, 500), max_size=4)),
+)  # fmt: skip
+TRIALS = st.lists(
+    st.tuples(
+        st.text(max_size=12),
+        st.sampled_from(["lstm", "conv_rnn"]),
+        POINTS,
+        st.lists(st.tuples(NUMBERS, NUMBERS, NUMBERS), max_size=3),
+        st.sampled_from(["running", "finished", "stopped", "failed", "interrupted"]),
+        st.text(max_size=30),
+    ),
+    max_size=6,
+)
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(trials=TRIALS)
+def test_any_table_of_trials_has_a_report(begin_run: Callable[..., Any], trials: list[Any]) -> None:
+    run = begin_run(dimensions=["units", "l2", "rank", "a b"])
+    for number, (name, family, point, epochs, status, cause) in enumerate(trials):
+        trial = f"{number:04}"
+        run.begin(trial, family, point, name=name)
+        for epoch, (f1, dense, counted) in enumerate(epochs, start=1):
+            run.epoch(
+                trial, epoch, {"val_f1": f1, "tune_average_precision": dense, "tp": counted, "threshold": counted}
+            )
+        if status != "running":
+            run.end(trial, status, cause)
+    content, _ = checked(run.stop())
+    table = pd.read_csv(run.folder / "leaderboard.csv", dtype=str, keep_default_na=False)
+    ranks = [rank for rank in table["rank"] if rank]
+    assert ranks == [str(n) for n in range(1, len(ranks) + 1)]
+    assert (content["best"] is None) == (not ranks)
+    if ranks:
+        assert table["val_f1"][0] == str(content["best"]["val_f1"])
+        yamlfile.load(run.folder / "best_config.yaml")
