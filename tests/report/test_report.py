@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 from tunelab import yamlfile
 from tunelab.errors import StateError, StorageError
 from tunelab.report import FILES, write_report
+from tunelab.report.compare import hand_run
 from tunelab.report.leaderboard import BASE
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -167,6 +168,20 @@ class TestFinished:
             assert f" {name} " in text
         assert "8 recurrent layers (100, 200, 300, 500, 500, 300, 200, 100), not 1 (" in text
         assert "All of them, and not the winner: class weight 1, not " in text
+
+    def test_a_hand_run_configuration_that_was_run_again_is_shown(
+        self, begin_run: Callable[..., Any], measured: Any
+    ) -> None:
+        run, known = begin_run(), {start.name: start for start in hand_run()}
+        for trial, name, f1 in (("0001", "rnn5", 0.4), ("0002", "lstm1", 0.3), ("0003", "rnn2", 0.2)):
+            params = dict(known[name].params) | ({"l2": 0.9} if name == "rnn2" else {})
+            params.pop("family", None)
+            run.begin(trial, known[name].family, {}, name=name, **params, decimate=4)
+            run.epoch(trial, 1, measured(f1, f1))
+        content, text = checked(run.folder)
+        assert f" rnn5 dense_rnn 0.212 0.700 0.120 {content['best']['val_f1']:.3f} this is the winner" in text
+        assert re.search(r" lstm1 lstm 0\.172 0\.620 0\.100 0\.300 lstm, not dense_rnn; ", text)
+        assert re.search(r" rnn2 simple_rnn 0\.129 0\.310 0\.080 simple_rnn, not dense_rnn; ", text)
 
     def test_leaders_are_drawn(self, realistic_run: Path) -> None:
         content, text = checked(realistic_run)

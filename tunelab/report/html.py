@@ -141,7 +141,9 @@ def _hand_run(facts: Facts, best: Trial | None) -> tuple[list[HandRun], list[str
         known = hand_run()
     except (TunelabError, OSError):  # an installation without its search spaces still makes reports
         return [], []
-    here = {trial.name: trial for trial in facts.board.trials.values() if trial.name}
+    named = {trial.name: trial for trial in facts.board.trials.values() if trial.name}
+    # A name alone does not make it the same configuration.
+    here = {start.name: named[start.name] for start in known if start.name in named and _is(named[start.name], start)}
     found = {}
     for start in known:
         if best and here.get(start.name) is not best:
@@ -159,3 +161,9 @@ def _hand_run(facts: Facts, best: Trial | None) -> tuple[list[HandRun], list[str
         for start in known
     ]
     return rows, shared
+
+
+def _is(trial: Trial, start: Start) -> bool:
+    """The trial set all that the hand-run one set; it may have set more, as preprocessing was not searched then."""
+    theirs = {name: trial.params.get(name) for name in start.params}
+    return not differences({**start.params, "family": start.family}, {**theirs, "family": trial.family})
