@@ -10,8 +10,8 @@ The kinds, each written by the one place that knows:
 kind       written by                                   fields
 ========== ============================================ ==================================================
 run        the search, first line                       name, version, seed
-suggestion the searcher, before a trial may start       trial, name, family, params, point
-result     the scheduler, before it decides             trial, epoch, seconds, parameters, metrics
+suggestion the searcher, before a trial may start       trial, name, seed, family, params, point
+result     the scheduler, before it decides             trial, epoch, seconds, parameters, weights, metrics
 decision   the scheduler, when a trial is not to go on  trial, epoch, action, by
 end        the searcher, when a trial is over           trial, status, cause
 final      the search, once                             trial, chosen, test, validation

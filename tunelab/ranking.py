@@ -25,6 +25,8 @@ class Epoch:
     """Since the trial began, epochs and their evaluation only."""
     metrics: Mapping[str, float]
     """By name; undefined values are NaN."""
+    weights: str = ""
+    """SHA-256 of the stored weights when this epoch was the best so far; empty otherwise."""
 
     def __getitem__(self, name: str) -> float:
         """The metric of that name, NaN when it was not reported."""
@@ -42,6 +44,8 @@ class Trial:
     params: Mapping[str, Any]
     point: Mapping[str, Any]
     """Dimension -> value, only those that exist for this family."""
+    seed: int = 0
+    """Of its weights, dropout and order of scans."""
     status: Status = "running"
     cause: str = ""
     """Why it failed or was stopped."""
@@ -72,12 +76,15 @@ class Leaderboard:
         """Take in one record of the journal; records of other kinds pass by."""
         if record["kind"] == "suggestion":
             fields = {key: record[key] for key in ("trial", "name", "family", "params", "point")}
-            self.trials[record["trial"]] = Trial(**fields)
+            self.trials[record["trial"]] = Trial(**fields, seed=record.get("seed", 0))
         elif record["kind"] == "result":
             trial = self.trials[record["trial"]]
             metrics = {name: math.nan if value is None else float(value) for name, value in record["metrics"].items()}
             trial.epochs = [e for e in trial.epochs if e.epoch < record["epoch"]]
-            trial.epochs.append(Epoch(epoch=record["epoch"], seconds=record["seconds"], metrics=metrics))
+            weights = record.get("weights", "")
+            trial.epochs.append(
+                Epoch(epoch=record["epoch"], seconds=record["seconds"], metrics=metrics, weights=weights)
+            )
             trial.parameters = record["parameters"]
         elif record["kind"] == "end":
             trial = self.trials[record["trial"]]

@@ -116,7 +116,9 @@ class Space:
             ``{"family": ..., **values}``, not yet checked by the family.
         """
         names = tuple(self.families)
-        family = names[0] if len(names) == 1 else ask("family", Choice(names))
+        return self._of(names[0] if len(names) == 1 else ask("family", Choice(names)), ask)
+
+    def _of(self, family: str, ask: Ask) -> dict[str, Any]:
         shared = self._shared_by(family).propose("", ask, {})
         own = self.families[family].propose("", lambda path, domain: ask(f"{family}.{path}", domain), {})
         return {"family": family, **shared, **own}
@@ -141,8 +143,10 @@ class Space:
         own = self.families[family].children
         return Struct({name: node for name, node in self.shared.children.items() if name not in own})
 
-    def sample(self, rng: np.random.Generator) -> dict[str, Any]:
-        """Params drawn evenly from the space."""
+    def sample(self, rng: np.random.Generator, family: str | None = None) -> dict[str, Any]:
+        """Params drawn evenly from the space, or from one family of it."""
+        if family is not None:
+            return self._of(family, lambda _, domain: domain.sample(rng))
         return self.propose(lambda _, domain: domain.sample(rng))
 
     def corners(self, family: str) -> Iterator[dict[str, Any]]:

@@ -5,6 +5,26 @@ One file a family, all of one shape: ``Params`` (what the family takes, checked 
 can check a space without it.
 """
 
-from tunelab.models.table import FAMILIES, build_model, check_space, locate, normalise, outline, starts
+from tunelab.models.table import (
+    FAMILIES,
+    build_model,
+    check_fit,
+    check_space,
+    examples,
+    locate,
+    normalise,
+    outline,
+    starts,
+)
 
-__all__ = ["FAMILIES", "build_model", "check_space", "locate", "normalise", "outline", "starts"]
+__all__ = [
+    "FAMILIES",
+    "build_model",
+    "check_fit",
+    "check_space",
+    "examples",
+    "locate",
+    "normalise",
+    "outline",
+    "starts",
+]

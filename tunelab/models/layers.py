@@ -39,6 +39,14 @@ class UnfoldTraces(keras.layers.Layer):  # type: ignore[misc]
         return keras.KerasTensor((*like.shape[:2], folded.shape[-1]), dtype=folded.dtype)
 
 
+@keras.saving.register_keras_serializable("tunelab")
+class TraceNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
+    """Batch normalisation that hands its mask to nobody: here every layer is given its mask by name."""
+
+    def compute_mask(self, inputs: Any, mask: Any = None) -> None:
+        """None."""
+
+
 def radar_inputs(n_samples: int) -> tuple[dict[str, Any], Any, Any]:
     """The two inputs of every model, the traces among them once more, and their mask (scan, trace).
 
@@ -63,7 +71,7 @@ def head(inputs: dict[str, Any], x: Any, name: str) -> keras.Model:
 
 def batch_norm(x: Any, mask: Any, momentum: float) -> Any:
     """Batch normalisation whose statistics leave padding out."""
-    return keras.layers.BatchNormalization(momentum=momentum)(x, mask=mask)
+    return TraceNormalization(momentum=momentum)(x, mask=mask)
 
 
 def penalty(factor: float) -> keras.regularizers.Regularizer:

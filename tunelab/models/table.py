@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from pydantic import ConfigDict, ValidationError
 
 from tunelab.domains import Outside, Point
@@ -133,6 +134,29 @@ def starts(space: Space) -> list[tuple[Start, dict[str, Any]]]:
             raise SpaceError(str(error)) from None
         checked.append((start, params))
     return checked
+
+
+def examples(space: Space, n_samples: int) -> list[tuple[str, dict[str, Any]]]:
+    """Names and params to show a space by: its fixed configurations, or one that fits of each family.
+
+    Args:
+        space: a space that :func:`check_space` passed.
+        n_samples: samples a trace; a family of which nothing fits is shown by what does not.
+    """
+    if not space.families:
+        return [(start.name, params) for start, params in starts(space)]
+    found = []
+    for name in space.families:
+        rng = np.random.default_rng(0)
+        for _ in range(1000):
+            params = normalise(space.sample(rng, name), space.source)
+            try:
+                check_fit(params, n_samples)
+            except ModelError:
+                continue
+            break
+        found.append((f"{name}-example", params))
+    return found
 
 
 def check_space(space: Space) -> None:

@@ -1,0 +1,323 @@
+"""Params and a data set -> epochs of metrics, one trial's training. No Ray here, and nothing chosen on validation.
+
+One epoch is one step: every training scan once, in an order that seed and epoch fix, then the answers on the tune
+and validation splits. The tune split alone decides the threshold, the chosen epoch and when patience is over.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import math
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from tunelab import metrics
+from tunelab.data.batches import Batches
+from tunelab.data.dataset import Dataset, Part
+from tunelab.errors import ClusterError, StateError
+from tunelab.files import write_file
+from tunelab.models import build_model
+
+Arrays = Sequence[NDArray[Any]]
+EVALUATION_SCANS = 32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schedule:
+    """How long to train."""
+
+    max_epochs: int
+    patience: int
+    """Epochs without a better average precision on the tune split before the training ends itself."""
+    seed: int
+    """Fixes weights, dropout and the order of scans."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What an epoch came to."""
+
+    epoch: int
+    """From 1."""
+    seconds: float
+    """Since the training began, epochs with their evaluation."""
+    metrics: Mapping[str, float]
+    improved: bool
+    """Whether this is now the chosen epoch, the one with the highest average precision on the tune split."""
+    ended: str
+    """Why the training is over ("epochs", "patience"), or empty."""
+    failed: str
+    """Why no more epochs are worth it (the loss is NaN), or empty."""
+
+
+def configure(threads: int, gpus: float) -> None:
+    """Set up the framework of this process; harmless when it has run before.
+
+    Args:
+        threads: cores that one operation may use; concurrent trials then do not crowd each other out.
+        gpus: what the trial asked for; above zero the framework must see one.
+
+    Raises:
+        ClusterError: a GPU was asked for and the framework sees none.
+    """
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        try:
+            tf.config.threading.set_intra_op_parallelism_threads(threads)
+            tf.config.threading.set_inter_op_parallelism_threads(1)
+        except RuntimeError:  # already running with what an earlier trial of this process set
+            pass
+        tf.config.experimental.enable_op_determinism()
+    if gpus > 0 and not visible_gpus():
+        raise ClusterError(
+            f"the trial asked for {gpus:g} GPU and {keras.backend.backend()} sees none on this node "
+            f"(CUDA_VISIBLE_DEVICES={os.environ.get('CUDA_VISIBLE_DEVICES', 'unset')}); install its GPU build and "
+            "driver there (tensorflow[and-cuda]), or search with --gpus-per-trial 0"
+        )
+
+
+def visible_gpus() -> int:
+    """How many GPUs the framework can use."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return len(tf.config.list_physical_devices("GPU"))
+    return sum(name.startswith(("gpu", "cuda")) for name in keras.distribution.list_devices())
+
+
+class Training:
+    """A model under training. Everything it needs to go on elsewhere is in :meth:`save`."""
+
+    def __init__(self, params: Mapping[str, Any], data: Dataset, schedule: Schedule) -> None:
+        keras.utils.set_random_seed(schedule.seed)
+        self.params = params
+        self.schedule = schedule
+        self.data = data
+        self.longest = int(data.lengths.max())
+        self.model = build_model(params, data.n_samples)
+        self.model.compile(
+            optimizer=keras.optimizers.Adam(params["learning_rate"]),
+            loss=keras.losses.SparseCategoricalCrossentropy(reduction="mean_with_sample_weight"),
+            # XLA on a CPU compiles for longer than these models train
+            jit_compile=False if keras.backend.backend() == "tensorflow" else "auto",
+        )
+        self.epoch = 0
+        self.seconds = 0.0
+        self.best_epoch = 0
+        self.best_dense = -math.inf
+        self.best_weights: Arrays = ()
+
+    def run_epoch(self) -> Outcome:
+        """Train and evaluate one epoch."""
+        begun = time.perf_counter()
+        loss = self._fit()
+        self.epoch += 1
+        if not math.isfinite(loss):
+            return self._outcome(begun, {"loss": loss}, failed=f"the loss is {loss} in epoch {self.epoch}")
+        values = {"loss": loss, **self._evaluate()}
+        dense = values["tune_average_precision"]
+        improved = self.epoch == 1 or dense > self.best_dense
+        if improved:
+            self.best_epoch = self.epoch
+            self.best_dense = dense if math.isfinite(dense) else -math.inf
+            self.best_weights = self.model.get_weights()
+        ended = ""
+        if self.epoch >= self.schedule.max_epochs:
+            ended = "epochs"
+        elif self.epoch - self.best_epoch >= self.schedule.patience:
+            ended = "patience"
+        return self._outcome(begun, values, improved=improved, ended=ended)
+
+    def scores(self, part: Part) -> NDArray[np.float64]:
+        """The model's share of "positive" for each trace of a part, shape (trace,)."""
+        batches = Batches(part, np.arange(part.n_scans), size=EVALUATION_SCANS, longest=self.longest)
+        answers = np.asarray(self.model.predict(batches, verbose=0))[..., 1]
+        valid = np.arange(self.longest)[None, :] < part.lengths[:, None]
+        return answers[valid].astype(np.float64)
+
+    def save(self, folder: Path) -> None:
+        """Write all that is needed to go on: variables, seeds and optimizer as they are, the chosen epoch's weights."""
+        digests = {}
+        files = {"model": self._variables(self.model), "optimizer": self._variables(self.model.optimizer)}
+        for name, arrays in {**files, "best": self.best_weights}.items():
+            raw = pack(arrays)
+            digests[name] = digest(raw)
+            write_file(folder / f"{name}.npz", raw)
+        state = {
+            "epoch": self.epoch,
+            "seconds": self.seconds,
+            "best_epoch": self.best_epoch,
+            "best_dense": self.best_dense if math.isfinite(self.best_dense) else None,
+            "digests": digests,
+        }
+        write_file(folder / "state.json", json.dumps(state).encode())
+
+    def load(self, folder: Path) -> None:
+        """Go on from what :meth:`save` wrote.
+
+        Raises:
+            StateError: a file is missing, damaged, or of another model.
+        """
+        try:
+            state = json.loads((folder / "state.json").read_bytes())
+            raws = {name: (folder / f"{name}.npz").read_bytes() for name in ("model", "optimizer", "best")}
+        except (OSError, ValueError) as error:
+            raise StateError(f"{folder}: no whole checkpoint: {error}") from error
+        for name, raw in raws.items():
+            if digest(raw) != state["digests"][name]:
+                raise StateError(f"{folder / name}.npz: does not match its digest; an older checkpoint may be whole")
+        self.model.optimizer.build(self.model.trainable_variables)
+        self._assign(self.model, unpack(raws["model"]), folder)
+        self._assign(self.model.optimizer, unpack(raws["optimizer"]), folder)
+        self.best_weights = unpack(raws["best"])
+        self.epoch, self.seconds, self.best_epoch = state["epoch"], state["seconds"], state["best_epoch"]
+        self.best_dense = -math.inf if state["best_dense"] is None else state["best_dense"]
+
+    def _fit(self) -> float:
+        part = self.data.part("train")
+        order = np.random.default_rng((self.schedule.seed, self.epoch)).permutation(part.n_scans)
+        batches = Batches(
+            part,
+            order,
+            size=self.params["batch_size"],
+            longest=self.longest,
+            class_weight=self.params["class_weight"],
+        )
+        stop = keras.callbacks.TerminateOnNaN(raise_error=False)
+        history = self.model.fit(batches, epochs=1, shuffle=False, verbose=0, callbacks=[stop])
+        return float(history.history.get("loss", [math.nan])[-1])
+
+    def _evaluate(self) -> dict[str, float]:
+        tune, validation = self.data.part("tune"), self.data.part("validation")
+        tune_scores, scores = self.scores(tune), self.scores(validation)
+        threshold = metrics.best_threshold(tune.labels, tune_scores)
+        counts = metrics.count(validation.labels, scores, threshold)
+        return {
+            "tune_loss": cross_entropy(tune.labels, tune_scores),
+            "tune_average_precision": metrics.average_precision(tune.labels, tune_scores),
+            "tune_f1": metrics.count(tune.labels, tune_scores, threshold).f1,
+            "threshold": threshold,
+            "val_loss": cross_entropy(validation.labels, scores),
+            "val_f1": counts.f1,
+            "val_f1_at_half": metrics.count(validation.labels, scores).f1,
+            "val_average_precision": metrics.average_precision(validation.labels, scores),
+            "precision": counts.precision,
+            "recall": counts.recall,
+            "tp": counts.tp,
+            "fp": counts.fp,
+            "fn": counts.fn,
+            "tn": counts.tn,
+            "mean_jaccard": metrics.mean_jaccard(validation.labels, scores, validation.scan_of_trace(), threshold),
+        }
+
+    def _outcome(
+        self, begun: float, values: dict[str, float], *, improved: bool = False, ended: str = "", failed: str = ""
+    ) -> Outcome:
+        self.seconds += time.perf_counter() - begun
+        return Outcome(
+            epoch=self.epoch, seconds=self.seconds, metrics=values, improved=improved, ended=ended, failed=failed
+        )
+
+    @staticmethod
+    def _variables(owner: Any) -> Arrays:
+        return [keras.ops.convert_to_numpy(variable) for variable in owner.variables]
+
+    @staticmethod
+    def _assign(owner: Any, arrays: Arrays, folder: Path) -> None:
+        if [a.shape for a in arrays] != [tuple(v.shape) for v in owner.variables]:
+            raise StateError(f"{folder}: holds the variables of another model")
+        for variable, array in zip(owner.variables, arrays, strict=True):
+            variable.assign(array)
+
+
+def evaluate(
+    params: Mapping[str, Any], data: Dataset, weights: bytes, threshold: float, splits: Sequence[str]
+) -> dict[str, dict[str, Any]]:
+    """What stored weights are worth on whole splits, with 95 % bootstrap intervals over scans.
+
+    Args:
+        params: the model's.
+        data: the data set.
+        weights: as :func:`pack` made them.
+        threshold: chosen on the tune split.
+        splits: names of the splits to answer.
+
+    Raises:
+        StateError: the weights are not this model's.
+    """
+    training = Training(params, data, Schedule(max_epochs=1, patience=1, seed=0))
+    try:
+        training.model.set_weights(unpack(weights))
+    except ValueError as error:
+        raise StateError(f"the stored weights are not those of this model: {error}") from error
+    return {split: _judge(data.part(split), training.scores(data.part(split)), threshold) for split in splits}
+
+
+def _judge(part: Part, scores: NDArray[np.float64], threshold: float) -> dict[str, Any]:
+    scans = part.scan_of_trace()
+    counts = metrics.count(part.labels, scores, threshold)
+    f1 = metrics.bootstrap_interval(
+        part.labels, scores, scans, lambda labels, drawn: metrics.count(labels, drawn, threshold).f1
+    )
+    dense = metrics.bootstrap_interval(part.labels, scores, scans, metrics.average_precision)
+    return {
+        "scans": part.n_scans,
+        "traces": part.n_traces,
+        "positives": part.positives,
+        "threshold": threshold,
+        "f1": counts.f1,
+        "f1_low": f1.low,
+        "f1_high": f1.high,
+        "average_precision": metrics.average_precision(part.labels, scores),
+        "average_precision_low": dense.low,
+        "average_precision_high": dense.high,
+        "f1_at_half": metrics.count(part.labels, scores).f1,
+        "precision": counts.precision,
+        "recall": counts.recall,
+        "tp": counts.tp,
+        "fp": counts.fp,
+        "fn": counts.fn,
+        "tn": counts.tn,
+        "mean_jaccard": metrics.mean_jaccard(part.labels, scores, scans, threshold),
+    }
+
+
+def cross_entropy(labels: NDArray[Any], scores: NDArray[np.float64]) -> float:
+    """Mean of -log of the share given to the true label, in nats, without class weights or penalties.
+
+    Args:
+        labels: 0 or 1, shape (trace,).
+        scores: share of "positive", shape (trace,); kept 1e-7 away from 0 and 1, as Keras does.
+    """
+    share = np.clip(np.where(np.asarray(labels) == 1, scores, 1 - scores), 1e-7, 1 - 1e-7)
+    return float(-np.log(share).mean()) if share.size else math.nan
+
+
+def pack(arrays: Arrays) -> bytes:
+    """Arrays as the bytes of an npz file, in order."""
+    buffer = io.BytesIO()
+    named: dict[str, Any] = {f"{i:04d}": array for i, array in enumerate(arrays)}
+    np.savez(buffer, **named)
+    return buffer.getvalue()
+
+
+def unpack(raw: bytes) -> list[NDArray[Any]]:
+    """The arrays that :func:`pack` took; nothing in them is ever unpickled."""
+    with np.load(io.BytesIO(raw), allow_pickle=False) as file:
+        return [file[name] for name in sorted(file.files)]
+
+
+def digest(raw: bytes) -> str:
+    """SHA-256 in hexadecimal."""
+    return hashlib.sha256(raw).hexdigest()

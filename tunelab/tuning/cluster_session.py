@@ -1,0 +1,90 @@
+"""The Ray that a search runs on: one of its own on this machine, or a running cluster."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from tunelab.errors import ClusterError, UsageError
+
+_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "300",
+    "TUNE_MAX_PENDING_TRIALS_PG": "16",
+}
+"""Set before Ray is imported: no usage statistics, no loggers and snapshots that nobody reads, our own signals."""
+
+
+@contextmanager
+def ray_session(address: str | None, *, debug: bool) -> Iterator[Mapping[str, float]]:
+    """Connect to Ray, or start one on this machine; gives the resources that it has now.
+
+    Args:
+        address: of a running cluster (``auto``, host:port); None starts one of its own.
+        debug: whether Ray may talk.
+
+    Raises:
+        ClusterError: no cluster answers at the address.
+    """
+    os.environ.update({name: os.environ.get(name, value) for name, value in _ENVIRONMENT.items()})
+    import ray
+
+    options: dict[str, Any] = {"log_to_driver": debug, "logging_level": logging.INFO if debug else logging.ERROR}
+    options["runtime_env"] = {"env_vars": trial_environment()}
+    if address is None:
+        options |= {"address": "local", "include_dashboard": False}
+    else:
+        options["address"] = address
+    if not debug:
+        logging.getLogger("ray").setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Ray's notices of its own future changes
+            ray.init(**options)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        where = address or "this machine"
+        raise ClusterError(f"Ray at {where}: {error}; check --address and RAY_AUTH_MODE, or use --local") from error
+    try:
+        yield ray.cluster_resources()
+    finally:
+        ray.shutdown()
+
+
+def trial_environment() -> dict[str, str]:
+    """Environment of trial processes: TensorFlow's notices off, GPU memory taken as needed."""
+    return {
+        "TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "3"),
+        "TF_FORCE_GPU_ALLOW_GROWTH": "true",
+    }
+
+
+def gpus_of_a_trial(asked: float | None, there: Mapping[str, float]) -> float:
+    """What a trial asks for: what the user said, else one where Ray sees GPUs."""
+    return asked if asked is not None else 1.0 if there.get("GPU", 0) >= 1 else 0.0
+
+
+def check_resources(cpus: float, gpus: float, there: Mapping[str, float]) -> None:
+    """Refuse on one machine what it can never give; a cluster may still grow.
+
+    Raises:
+        UsageError: says what was asked for and what there is.
+    """
+    for word, asked, option in (("CPU", cpus, "--cpus-per-trial"), ("GPU", gpus, "--gpus-per-trial")):
+        if asked > there.get(word, 0):
+            raise UsageError(
+                f"{option}: a trial asks for {asked:g} {word}, this machine has {there.get(word, 0):g}; "
+                "ask for less, or run on a cluster with --address"
+            )
+
+
+def places(cpus: float, gpus: float, there: Mapping[str, float]) -> int:
+    """How many trials the resources carry at once."""
+    return int(min(there["CPU"] // cpus, there["GPU"] // gpus if gpus else math.inf))

@@ -1,0 +1,148 @@
+"""The live leaderboard of a running search: a table on a terminal, plain lines elsewhere.
+
+It is told by the recorder after each record is on disk, and ranks by validation F1 as every report does.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from tunelab.ranking import Leaderboard, Trial
+
+ROWS = 20
+QUIET_SECONDS = 60.0
+"""Without a terminal, a line of progress after this long without any other."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Goal:
+    """What progress is measured against."""
+
+    trials: int | None
+    seconds: float | None
+    begun: float
+    """``time.monotonic()`` when the command started."""
+    always_positive_f1: float
+    columns: Sequence[str]
+    """The dimensions."""
+
+
+class Reporter:
+    """Shows a leaderboard while it changes. Use as a context manager."""
+
+    def __init__(self, board: Leaderboard, goal: Goal, console: Console) -> None:
+        self._board = board
+        self._goal = goal
+        self._console = console
+        self._live = Live(get_renderable=self._render, console=console, refresh_per_second=2, transient=False)
+        self._spoke = time.monotonic()
+        self._best = ""
+
+    def __enter__(self) -> Reporter:
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._console.is_terminal:
+            self._live.stop()
+        else:
+            self._console.print(self._render())
+
+    def told(self, kind: str, trial: Trial) -> None:
+        """A listener of the recorder."""
+        if self._console.is_terminal:
+            return
+        best = self._board.best
+        if kind == "end":
+            self._say(f"{trial.status}: {self._line(trial)}{f' ({trial.cause})' if trial.cause else ''}")
+        elif kind == "result" and best is trial and best.trial != self._best:
+            self._best = trial.trial
+            self._say(f"leads: {self._line(trial)}")
+        elif time.monotonic() - self._spoke > QUIET_SECONDS:
+            self._say("goes on")
+
+    def _say(self, what: str) -> None:
+        self._spoke = time.monotonic()
+        self._console.print(Text(f"[{self._progress()}] {what}"), soft_wrap=True)
+
+    def _line(self, trial: Trial) -> str:
+        epoch = trial.chosen
+        words = [f"trial {trial.trial} {clean(trial.name or trial.family)}"]
+        if epoch is not None:
+            words.append(f"epoch {epoch.epoch}/{trial.epochs[-1].epoch}")
+            words.append(f"F1 {number(epoch['val_f1'])} average precision {number(epoch['val_average_precision'])}")
+        return " ".join(words)
+
+    def _progress(self) -> str:
+        goal, seconds = self._goal, time.monotonic() - self._goal.begun
+        trials = f"{self._board.ended}{f'/{goal.trials}' if goal.trials else ''} trials"
+        return f"{trials}, {clock(seconds)}{f' of {clock(goal.seconds)}' if goal.seconds else ''}"
+
+    def _render(self) -> Group:
+        running = sum(t.status == "running" for t in self._board.trials.values())
+        table = Table(title=f"{self._progress()}, {running} running", title_justify="left", expand=False)
+        for title in ("rank", "trial", "family", "varied", "epoch", "F1", "avg prec", "precision", "recall", "status"):
+            right = title in ("rank", "epoch", "F1", "avg prec", "precision", "recall")
+            table.add_column(
+                title, justify="right" if right else "left", no_wrap=title != "varied", overflow="ellipsis"
+            )
+        ranked = self._board.ranked()
+        for rank, trial in enumerate(ranked[:ROWS], start=1):
+            epoch = trial.chosen
+            values = [] if epoch is None else [epoch[name] for name in _SHOWN]
+            name = f"{trial.trial} {clean(trial.name)}".strip()
+            place = "" if math.isnan(trial.val_f1) else str(rank)
+            when = f"{epoch.epoch}/{trial.epochs[-1].epoch}" if epoch else ""
+            row = [place, name, trial.family, self._varied(trial), when, *map(number, values), trial.status]
+            table.add_row(*(Text(cell) for cell in row))
+        below = f"always answering positive: F1 {number(self._goal.always_positive_f1)} on the validation split"
+        if len(ranked) > ROWS:
+            below = f"{len(ranked) - ROWS} more; {below}"
+        failed = sum(t.status == "failed" for t in self._board.trials.values())
+        if failed:
+            below += f"; {failed} failed"
+        return Group(table, Text(below))
+
+    def _varied(self, trial: Trial) -> str:
+        """The dimensions whose values differ between trials, those of this one."""
+        words = []
+        for name in self._goal.columns:
+            seen = {repr(t.point[name]) for t in self._board.trials.values() if name in t.point}
+            if len(seen) > 1 and name in trial.point:
+                words.append(f"{name}={short(trial.point[name])}")
+        return clean(" ".join(words))[:60]
+
+
+_SHOWN = ("val_f1", "val_average_precision", "precision", "recall")
+
+
+def number(value: float) -> str:
+    """Three places, a dash when undefined."""
+    return "–" if math.isnan(value) else f"{value:.3f}"  # noqa: RUF001 - the dash of tables
+
+
+def short(value: Any) -> str:
+    """A dimension's value in few characters."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value).replace(" ", "")
+
+
+def clock(seconds: float) -> str:
+    """``3:07`` or ``1:03:07``."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def clean(text: str) -> str:
+    """Text from files without what could steer a terminal."""
+    return "".join(c if c.isprintable() else "?" for c in text)
