@@ -129,9 +129,9 @@ def parser() -> argparse.ArgumentParser:
     synth.add_argument(
         "--noise",
         type=float,
-        default=30.0,
+        default=20.0,
         metavar="DB",
-        help="a strong target's peak over the noise, in dB (default: 30)",
+        help="a strong target's peak over the noise, in dB (default: 20)",
     )
     synth.set_defaults(run=_synth)
     check = _command(kinds, "check", "read a data set and say what is in it", "tunelab data check scans --resample 512")

@@ -74,7 +74,7 @@ def search(
         TunelabError: one of :mod:`tunelab.errors`, whose message says what to do.
     """
     begun = time.monotonic()
-    console = console or Console()
+    console = console or progress_console()
     found = load_space(Path(space) if space is not None else shipped("quick.yaml"))
     check_space(found)
     for option, value in (("--trials", trials), ("--max-epochs", max_epochs), ("--concurrent", concurrent)):
@@ -119,6 +119,12 @@ def search(
     if remote:
         console.print(f"Also at {remote}", soft_wrap=True, highlight=False, markup=False)
     return result
+
+
+def progress_console() -> Console:
+    """Standard output; wide enough for the table when it is a file or a pipe."""
+    console = Console()
+    return console if console.is_terminal else Console(width=150)
 
 
 def load(data: Path | str | None, *, resample: int | None, seed: int) -> Dataset:

@@ -15,12 +15,17 @@ from tunelab.errors import ClusterError, UsageError
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
     "TUNE_GLOBAL_CHECKPOINT_S": "300",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "TUNE_MAX_PENDING_TRIALS_PG": "16",
 }
-"""Set before Ray is imported: no usage statistics, no loggers and snapshots that nobody reads, our own signals."""
+"""Set before Ray is imported: no usage statistics, no loggers and snapshots that nobody reads, our own
+signals and our own table, and no check of metrics in raw results, since the scheduler judges the best so far, which
+the driver knows."""
 
 
 @contextmanager

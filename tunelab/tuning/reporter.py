@@ -90,11 +90,17 @@ class Reporter:
 
     def _render(self) -> Group:
         running = sum(t.status == "running" for t in self._board.trials.values())
-        table = Table(title=f"{self._progress()}, {running} running", title_justify="left", expand=False)
-        for title in ("rank", "trial", "family", "varied", "epoch", "F1", "avg prec", "precision", "recall", "status"):
-            right = title in ("rank", "epoch", "F1", "avg prec", "precision", "recall")
+        table = Table(title=f"{self._progress()}, {running} running", title_justify="left", expand=True)
+        for title in ("rank", "trial", "family", "varied", "epoch", "F1", "AP", "prec.", "recall", "status"):
+            right = title in ("rank", "epoch", "F1", "AP", "prec.", "recall")
+            flexible = title == "varied"
             table.add_column(
-                title, justify="right" if right else "left", no_wrap=title != "varied", overflow="ellipsis"
+                title,
+                justify="right" if right else "left",
+                no_wrap=True,
+                overflow="ellipsis",
+                min_width=None if flexible else len(title),
+                ratio=1 if flexible else None,
             )
         ranked = self._board.ranked()
         for rank, trial in enumerate(ranked[:ROWS], start=1):
@@ -105,7 +111,8 @@ class Reporter:
             when = f"{epoch.epoch}/{trial.epochs[-1].epoch}" if epoch else ""
             row = [place, name, trial.family, self._varied(trial), when, *map(number, values), trial.status]
             table.add_row(*(Text(cell) for cell in row))
-        below = f"always answering positive: F1 {number(self._goal.always_positive_f1)} on the validation split"
+        baseline = number(self._goal.always_positive_f1)
+        below = f"AP: average precision; always answering positive: F1 {baseline} on the validation split"
         if len(ranked) > ROWS:
             below = f"{len(ranked) - ROWS} more; {below}"
         failed = sum(t.status == "failed" for t in self._board.trials.values())
@@ -120,7 +127,7 @@ class Reporter:
             seen = {repr(t.point[name]) for t in self._board.trials.values() if name in t.point}
             if len(seen) > 1 and name in trial.point:
                 words.append(f"{name}={short(trial.point[name])}")
-        return clean(" ".join(words))[:60]
+        return clean(" ".join(words))
 
 
 _SHOWN = ("val_f1", "val_average_precision", "precision", "recall")
