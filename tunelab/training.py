@@ -231,7 +231,7 @@ class Training:
 
     @staticmethod
     def _variables(owner: Any) -> Arrays:
-        return [keras.ops.convert_to_numpy(variable.value) for variable in owner.variables]
+        return [keras.ops.convert_to_numpy(variable) for variable in owner.variables]
 
     @staticmethod
     def _assign(owner: Any, arrays: Arrays, folder: Path) -> None:
