@@ -87,7 +87,8 @@ def best_threshold(labels: ArrayLike, scores: ArrayLike) -> float:
     """The threshold whose F1 on these traces is highest; of equal ones the highest threshold.
 
     The value lies halfway between the two neighbouring scores that it parts, so that rounding does not move a
-    decision. Without a positive label, or with a NaN score, the default 0.5.
+    decision; scores with no number between them are parted at the upper one. Without a positive label, or with a NaN
+    score, the default 0.5.
 
     Args:
         labels: 0 or 1, shape (trace,).
@@ -100,7 +101,8 @@ def best_threshold(labels: ArrayLike, scores: ArrayLike) -> float:
     best = int(np.argmax(f1))
     if best + 1 == values.size:
         return float(values[best])
-    return float((values[best] + values[best + 1]) / 2)
+    halfway = values[best] / 2 + values[best + 1] / 2
+    return float(halfway if values[best + 1] < halfway <= values[best] else values[best])
 
 
 def mean_jaccard(labels: ArrayLike, scores: ArrayLike, scans: ArrayLike, threshold: float = 0.5) -> float:
@@ -129,7 +131,8 @@ def counts_by_scan(labels: ArrayLike, scores: ArrayLike, scans: ArrayLike, thres
         scans: which scan each trace belongs to, shape (trace,).
         threshold: where "positive" begins.
     """
-    truth, answer = np.asarray(labels), np.asarray(scores, dtype=np.float64)
+    truth, answer = _labels(labels), np.asarray(scores, dtype=np.float64)
+    _same_length(truth, answer, np.asarray(scans))
     return [count(truth[where], answer[where], threshold) for where in _positions(np.asarray(scans))]
 
 
@@ -176,6 +179,7 @@ def bootstrap_interval(
         seed: fixes the draws.
     """
     truth, answer = _labels(labels), np.asarray(scores, dtype=np.float64)
+    _same_length(truth, answer, np.asarray(scans))
     positions = _positions(np.asarray(scans))
     if not positions:
         return Interval(math.nan, math.nan)
@@ -199,9 +203,10 @@ def _labels(labels: ArrayLike) -> NDArray[np.bool_]:
     return np.asarray(labels).astype(bool)
 
 
-def _same_length(labels: NDArray[np.bool_], scores: NDArray[np.generic]) -> None:
-    if labels.ndim != 1 or labels.shape != scores.shape:
-        raise ValueError(f"labels and scores are one-dimensional and of one length, not {labels.shape}, {scores.shape}")
+def _same_length(labels: NDArray[np.bool_], *others: NDArray[np.generic]) -> None:
+    if labels.ndim != 1 or any(labels.shape != other.shape for other in others):
+        shapes = ", ".join(str(array.shape) for array in (labels, *others))
+        raise ValueError(f"labels, scores and scans are one-dimensional and of one length, not {shapes}")
 
 
 def _positions(scans: NDArray[np.generic]) -> list[NDArray[np.intp]]:
@@ -220,6 +225,6 @@ def _steps(labels: ArrayLike, scores: ArrayLike) -> tuple[Floats, Floats, Floats
         return empty, empty, empty
     order = np.argsort(-answer, kind="stable")
     truth, answer = truth[order], answer[order]
-    last = np.append(np.flatnonzero(np.diff(answer)), truth.size - 1)
+    last = np.append(np.flatnonzero(answer[1:] != answer[:-1]), truth.size - 1)  # a difference of infinities is NaN
     tp = np.cumsum(truth, dtype=np.float64)[last]
     return tp, last + 1 - tp, answer[last]
