@@ -16,6 +16,7 @@ from tunelab.errors import UsageError
 
 LIMIT_BYTES = 1_000_000
 LIMIT_DEPTH = 30
+LIMIT_DIGITS = 100
 
 
 class _RefusedError(Exception):
@@ -51,6 +52,10 @@ class _Loader(yaml.SafeLoader):
             line = key.start_mark.line + 1
             if not isinstance(key, yaml.ScalarNode):
                 raise _RefusedError(line, "a key must be a plain word")
+            if key.tag != "tag:yaml.org,2002:str":  # 1 and 1.0 would be one key, true and no word two
+                raise _RefusedError(line, f"the key {key.value!r} is no word; put it in quotes")
+            if not key.value.isprintable():
+                raise _RefusedError(line, f"the key {key.value!r} is not printable; write a plain word")
             if key.value in seen:
                 raise _RefusedError(line, f"the key {key.value!r} stands twice; remove one")
             seen.add(key.value)
@@ -58,10 +63,14 @@ class _Loader(yaml.SafeLoader):
 
 
 for _tag, _pattern, _first in (
-    ("bool", r"true|false|True|False", "tfTF"),
+    ("bool", r"true|false|True|False|TRUE|FALSE", "tfTF"),
     ("null", r"null|Null|NULL|~|", "nN~\0"),
     ("int", r"[-+]?[0-9]+", "-+0123456789"),
-    ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.inf|\.nan|\.NaN", "-+0123456789."),
+    (
+        "float",
+        r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+        "-+0123456789.",
+    ),
 ):
     for _char in _first:
         _Loader.yaml_implicit_resolvers.setdefault("" if _char == "\0" else _char, []).append(
@@ -70,6 +79,8 @@ for _tag, _pattern, _first in (
 
 
 def _int(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
+    if len(node.value) > LIMIT_DIGITS:
+        raise _RefusedError(node.start_mark.line + 1, f"a number of {len(node.value):,} digits is not taken")
     return int(node.value)
 
 
@@ -103,15 +114,17 @@ def load(path: Path, error: type[UsageError] = UsageError) -> dict[str, Any]:
     except _RefusedError as problem:
         raise error(f"{path}: {problem}") from None
     except UnicodeDecodeError as problem:
-        raise error(f"{path}: not UTF-8 text: {problem.reason}") from None
-    except (yaml.YAMLError, RecursionError, ValueError) as problem:
+        line = raw.count(b"\n", 0, problem.start) + 1
+        raise error(f"{path}: line {line}: not UTF-8 text: {problem.reason}") from None
+    except yaml.YAMLError as problem:
         mark = getattr(problem, "problem_mark", None)
         where = f"line {mark.line + 1}: " if mark else ""
-        raise error(f"{path}: {where}{getattr(problem, 'problem', None) or 'not YAML'}") from None
+        why = getattr(problem, "problem", None) or getattr(problem, "reason", None) or "no more is known"
+        raise error(f"{path}: {where}not YAML: {why}") from None
     if not isinstance(value, dict):
         raise error(f"{path}: holds {_kind(value)}, not a mapping of keys to values")
     return value
 
 
 def _kind(value: object) -> str:
-    return "nothing" if value is None else f"a {type(value).__name__}"
+    return "nothing" if value is None else "a list" if isinstance(value, list) else f"the one value {value!r:.60}"
