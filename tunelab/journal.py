@@ -31,6 +31,8 @@ import os
 import socket
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack, suppress
+from io import FileIO
 from pathlib import Path
 from typing import IO, Any
 
@@ -42,9 +44,10 @@ Record = dict[str, Any]
 class Journal:
     """An open journal. Use :meth:`open`; one per run at a time."""
 
-    def __init__(self, file: IO[bytes], lock: IO[str], records: list[Record]) -> None:
+    def __init__(self, file: FileIO, lock: IO[str], records: list[Record], size: int) -> None:
         self._file = file
         self._lock = lock
+        self._size = size
         self._next = len(records)
         self.records = records
         """Everything written so far, oldest first."""
@@ -58,16 +61,21 @@ class Journal:
             StateError: a line that is not the last one is damaged.
             StorageError: the file cannot be opened for writing.
         """
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            lock = path.with_suffix(".lock").open("a+", encoding="utf-8")
-            _take(lock, path)
-            file = path.open("ab")
-        except OSError as error:
-            raise StorageError(f"{path}: cannot be written: {error.strerror}; choose another --storage") from error
-        records, good = _parse(path.read_bytes(), path)
-        file.truncate(good)
-        return cls(file, lock, records)
+        with ExitStack() as opened:
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                lock = opened.enter_context(path.with_suffix(".lock").open("a+", encoding="utf-8"))
+                _take(lock, path)
+                file = opened.enter_context(path.open("ab", buffering=0))
+                _sync_folder(path.parent)  # the new file's name, too, is on disk before what it says counts
+                raw = path.read_bytes()
+                records, good = _parse(raw, path)
+                if good < len(raw):
+                    file.truncate(good)
+            except OSError as error:
+                raise StorageError(f"{path}: cannot be written: {error.strerror}; choose another --storage") from error
+            opened.pop_all()
+        return cls(file, lock, records, good)
 
     def append(self, kind: str, **fields: object) -> Record:
         """Write one line and wait until it is on disk.
@@ -77,13 +85,18 @@ class Journal:
         """
         record: Record = {"seq": self._next, "time": round(time.time(), 3), "kind": kind, **_plain(fields)}
         record["digest"] = _digest(record)
+        line = _line(record)
         try:
-            self._file.write(_line(record))
-            self._file.flush()
+            written = 0
+            while written < len(line):
+                written += self._file.write(line[written:])
             os.fsync(self._file.fileno())
         except OSError as error:
-            where = self._file.name
+            with suppress(OSError):  # what it left is cut off now, or else when the journal is opened again
+                self._file.truncate(self._size)
+            where = str(self._file.name)
             raise StorageError(f"{where}: cannot be written: {error.strerror}; free space and run again") from error
+        self._size += len(line)
         self._next += 1
         self.records.append(record)
         return record
@@ -113,7 +126,6 @@ def _take(lock: IO[str], path: Path) -> None:
     except BlockingIOError:
         lock.seek(0)
         owner = lock.read().strip() or "another process"
-        lock.close()
         raise RunBusyError(f"{path.parent}: held by {owner}; wait for it, or give another --name") from None
     lock.truncate(0)
     lock.write(f"process {os.getpid()} on {socket.gethostname()}")
@@ -138,8 +150,8 @@ def _parse(raw: bytes, path: Path) -> tuple[list[Record], int]:
 
 def _fault(line: bytes, seq: int) -> str | None:
     try:
-        record = json.loads(line)
-    except ValueError:
+        record = json.loads(line, parse_constant=_refuse)
+    except (ValueError, RecursionError):
         return "is no JSON"
     if not line.endswith(b"\n"):
         return "is cut off"
@@ -148,6 +160,18 @@ def _fault(line: bytes, seq: int) -> str | None:
     if record.get("seq") != seq:
         return f"has sequence number {record.get('seq')}, not {seq}"
     return None
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON")
+
+
+def _sync_folder(folder: Path) -> None:
+    number = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
 
 
 def _digest(record: Mapping[str, object]) -> str:
