@@ -156,8 +156,7 @@ def test_no_text_ends_in_anything_but_a_mapping_or_a_usage_error(tmp_path_factor
     path.write_bytes(text.encode("utf-8", "surrogatepass"))
     try:
         found = yamlfile.load(path)
-    except UsageError as error:
-        assert str(path) in str(error)
-    else:
-        assert isinstance(found, dict)
-        assert all(isinstance(key, str) for key in found)
+    except UsageError:
+        return
+    assert isinstance(found, dict)
+    assert all(isinstance(key, str) for key in found)

@@ -96,7 +96,7 @@ class Leaderboard:
         By validation F1; equal ones by average precision on the tune split, then the smaller model, then the older.
         """
         there = [t for t in self.trials.values() if t.chosen and t.status != "failed"]
-        return sorted(there, key=_order)
+        return sorted(there, key=_order)  # stable: equal ones stay in the journal's order
 
     @property
     def best(self) -> Trial | None:
@@ -110,10 +110,10 @@ class Leaderboard:
         return sum(t.status != "running" for t in self.trials.values())
 
 
-def _order(trial: Trial) -> tuple[float, float, int, str]:
+def _order(trial: Trial) -> tuple[float, float, int]:
     chosen = trial.chosen
     dense = _dense(chosen) if chosen else -math.inf
-    return -_worst_if_nan(trial.val_f1), -dense, trial.parameters, trial.trial
+    return -_worst_if_nan(trial.val_f1), -dense, trial.parameters
 
 
 def _dense(epoch: Epoch) -> float:

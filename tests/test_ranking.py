@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tunelab.ranking import Leaderboard
+
+NAN = math.nan
+
+
+def suggestion(trial: str, **more) -> dict:
+    empty = {"name": "", "family": "lstm", "params": {}, "point": {}}
+    return {"kind": "suggestion", "trial": trial, **empty, **more}
+
+
+def result(trial: str, epoch: int, f1: float | None, dense: float | None, parameters: int = 100) -> dict:
+    metrics = {"val_f1": f1, "tune_average_precision": dense}
+    return {
+        "kind": "result",
+        "trial": trial,
+        "epoch": epoch,
+        "seconds": 1.0,
+        "parameters": parameters,
+        "weights": "",
+        "metrics": {k: None if v is None or math.isnan(v) else v for k, v in metrics.items()},
+    }
+
+
+def end(trial: str, status: str = "finished", cause: str | None = None) -> dict:
+    return {"kind": "end", "trial": trial, "status": status, "cause": cause}
+
+
+def order(*records: dict) -> list[str]:
+    return [t.trial for t in Leaderboard(records).ranked()]
+
+
+def two(first: dict, second: dict) -> list[str]:
+    return order(suggestion("0001"), suggestion("0002"), first, second)
+
+
+def test_the_higher_f1_is_first():
+    assert two(result("0001", 1, 0.3, 0.9), result("0002", 1, 0.4, 0.1)) == ["0002", "0001"]
+
+
+def test_of_equal_f1_the_higher_average_precision_then_the_smaller_model_then_the_older():
+    assert two(result("0001", 1, 0.3, 0.1), result("0002", 1, 0.3, 0.2)) == ["0002", "0001"]
+    assert two(result("0001", 1, 0.3, NAN), result("0002", 1, 0.3, 0.2)) == ["0002", "0001"]
+    assert two(result("0001", 1, 0.3, 0.2, 500), result("0002", 1, 0.3, 0.2, 400)) == ["0002", "0001"]
+    assert two(result("0002", 1, 0.3, 0.2), result("0001", 1, 0.3, 0.2)) == ["0001", "0002"]
+
+
+def test_older_is_earlier_in_the_journal_whatever_the_names():
+    names = ["9999", "10000"]  # as text the second comes first
+    records = [suggestion(n) for n in names] + [result(n, 1, 0.3, 0.2) for n in names]
+    assert order(*records) == names
+
+
+def test_nan_is_worst_also_below_zero():
+    assert two(result("0001", 1, NAN, 0.9), result("0002", 1, 0.0, 0.1)) == ["0002", "0001"]
+
+
+def test_failed_trials_and_trials_without_an_epoch_are_not_ranked():
+    records = [suggestion("0001"), suggestion("0002"), suggestion("0003"), result("0001", 1, 0.9, 0.9)]
+    records += [result("0002", 1, 0.1, 0.1), end("0001", "failed", "out of memory")]
+    board = Leaderboard(records)
+    assert [t.trial for t in board.ranked()] == ["0002"]
+    assert board.trials["0001"].cause == "out of memory"
+    assert board.best is board.trials["0002"]
+    assert board.ended == 1
+
+
+@pytest.mark.parametrize("status", ["finished", "stopped", "interrupted"])
+def test_trials_that_ended_in_any_other_way_are_ranked(status):
+    assert order(suggestion("0001"), result("0001", 1, 0.5, 0.5), end("0001", status)) == ["0001"]
+
+
+def test_the_chosen_epoch_is_the_first_with_the_highest_average_precision_on_the_tune_split():
+    dense = [NAN, 0.2, 0.5, 0.5, 0.4]
+    f1 = [0.9, 0.8, 0.1, 0.7, 0.6]
+    board = Leaderboard(
+        [suggestion("0001"), *(result("0001", i + 1, f, d) for i, (f, d) in enumerate(zip(f1, dense, strict=True)))]
+    )
+    trial = board.trials["0001"]
+    assert trial.chosen.epoch == 3
+    assert trial.val_f1 == 0.1  # not the best one: nothing is chosen on the split that judges
+
+
+def test_where_average_precision_was_never_defined_the_first_epoch_is_chosen():
+    board = Leaderboard([suggestion("0001"), result("0001", 1, NAN, NAN), result("0001", 2, 0.3, None)])
+    assert board.trials["0001"].chosen.epoch == 1
+    assert math.isnan(board.trials["0001"].val_f1)
+    assert board.best is None
+    assert [t.trial for t in board.ranked()] == ["0001"]
+
+
+def test_epochs_that_are_run_again_after_a_restart_replace_what_came_later():
+    first = [result("0001", i, 0.1 * i, 0.1 * i) for i in (1, 2, 3, 4)]
+    again = [result("0001", 3, 0.35, 0.15)]
+    trial = Leaderboard([suggestion("0001"), *first, *again]).trials["0001"]
+    assert [(e.epoch, e["val_f1"]) for e in trial.epochs] == [(1, 0.1), (2, 0.2), (3, 0.35)]
+    assert trial.chosen.epoch == 2
+
+
+def test_records_of_other_kinds_pass_by_and_undefined_metrics_are_nan():
+    board = Leaderboard([{"kind": "run", "name": "x"}, suggestion("0001", seed=7), result("0001", 1, None, 0.1)])
+    board.apply({"kind": "final", "trial": "0001"})
+    trial = board.trials["0001"]
+    assert trial.seed == 7
+    assert math.isnan(trial.chosen["val_f1"])
+    assert math.isnan(trial.chosen["never reported"])
+
+
+def test_an_empty_board():
+    board = Leaderboard()
+    assert board.ranked() == []
+    assert board.best is None
+    assert board.ended == 0
+
+
+VALUES = st.sampled_from([NAN, 0.0, 0.1, 0.2, 1.0])
+
+
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.lists(st.tuples(VALUES, VALUES), max_size=4),
+            st.integers(1, 3),
+            st.sampled_from(["running", "finished", "stopped", "failed", "interrupted"]),
+        ),
+        max_size=8,
+    ),
+    st.randoms(use_true_random=False),
+)
+def test_the_best_is_that_of_a_search_over_all_pairs(trials, random):
+    records = [suggestion(str(i)) for i in range(len(trials))]
+    mixed = [(i, e) for i, (epochs, _, _) in enumerate(trials) for e in range(len(epochs))]
+    random.shuffle(mixed)
+    mixed.sort(key=lambda pair: pair[1])  # each trial's epochs stay in order, the trials run side by side
+    records += [result(str(i), e + 1, *trials[i][0][e], trials[i][1]) for i, e in mixed]
+    records += [end(str(i), status) for i, (_, _, status) in enumerate(trials) if status != "running"]
+    board = Leaderboard(records)
+
+    def chosen(epochs):
+        best = epochs[0]
+        for epoch in epochs[1:]:
+            if not math.isnan(epoch[1]) and (math.isnan(best[1]) or epoch[1] > best[1]):
+                best = epoch
+        return best
+
+    def beats(one, other):
+        (f1, dense), (f1_other, dense_other) = chosen(trials[one][0]), chosen(trials[other][0])
+        for mine, its in ((f1, f1_other), (dense, dense_other)):
+            if math.isnan(mine) != math.isnan(its):
+                return math.isnan(its)
+            if not math.isnan(mine) and mine != its:
+                return mine > its
+        return (trials[one][1], one) < (trials[other][1], other)
+
+    ranked = [i for i, (epochs, _, status) in enumerate(trials) if epochs and status != "failed"]
+    assert {t.trial for t in board.ranked()} == {str(i) for i in ranked}
+    found = [int(t.trial) for t in board.ranked()]
+    assert all(beats(one, other) for i, one in enumerate(found) for other in found[i + 1 :])
+    defined = [i for i in ranked if not math.isnan(chosen(trials[i][0])[0])]
+    expected = [i for i in defined if all(beats(i, other) for other in defined if other != i)]
+    assert (board.best.trial if board.best else None) == (str(expected[0]) if expected else None)
