@@ -56,7 +56,7 @@ def test_metrics_are_those_of_the_answers(small_data: Dataset) -> None:
 
 
 def test_the_loss_leaves_padding_out_and_weighs_classes(small_data: Dataset) -> None:
-    """What Keras minimises is the weighted mean of -log of the true label's share over valid traces, and the penalty."""
+    """Keras minimises the weighted mean of -log of the true label's share over valid traces, and the penalty."""
     from tunelab.data.batches import Batches
 
     one = training(small_data, dropout=0.0, class_weight=3.0)
