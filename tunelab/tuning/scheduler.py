@@ -33,6 +33,7 @@ class RecordingScheduler(AsyncHyperBandScheduler):  # type: ignore[misc]
             reduction_factor=rules.reduction,
             stop_last_trials=False,
         )
+        self._grace = min(rules.grace, max_epochs)
         self._recorder = recorder
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
@@ -54,6 +55,8 @@ class RecordingScheduler(AsyncHyperBandScheduler):  # type: ignore[misc]
         best = self._recorder.best_dense(ours)
         judged = {"epoch": epoch, DENSE: WORST if math.isnan(best) else best}
         action: str = super().on_trial_result(tune_controller, trial, judged)
+        if math.isnan(best) and epoch >= self._grace:  # it would tie with a cutoff that is itself the worst
+            action = str(TrialScheduler.STOP)
         if result["ended"]:
             self._recorder.decision(ours, epoch=epoch, by=result["ended"], status="finished", cause="")
             return str(TrialScheduler.STOP)

@@ -1,0 +1,79 @@
+"""The live leaderboard: plain lines without a terminal, a ranked table at the end, nothing that steers a terminal."""
+
+from __future__ import annotations
+
+import io
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from tunelab.tuning.record import Recorder
+from tunelab.tuning.reporter import Goal, Reporter, clock, number
+
+
+@pytest.fixture
+def recorder(tmp_path: Path, recorder_in: Callable[[Path], Recorder]) -> Recorder:
+    return recorder_in(tmp_path)
+
+
+def report(recorder: Recorder, *, terminal: bool, width: int = 150, name: str = "") -> str:
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=terminal, width=width, height=60, legacy_windows=False)
+    columns = ("l2", "units", "convolutions.0.filters")
+    goal = Goal(trials=4, seconds=90.0, begun=time.monotonic(), always_positive_f1=0.212, columns=columns)
+    with Reporter(recorder.board, goal, console) as reporter:
+        recorder.listeners.append(reporter.told)
+        for trial, f1, dense in (("0001", 0.3, 0.4), ("0002", 0.6, 0.5), ("0003", float("nan"), 0.1)):
+            point = {"l2": 0.001 * int(trial), "units": [8]}
+            recorder.suggestion(trial, name, 0, {"family": "lstm", **point}, point)
+            metrics = {"tune_average_precision": dense, "val_f1": f1, "val_average_precision": dense}
+            recorder.result(trial, epoch=1, seconds=1.0, parameters=9, weights="", metrics=metrics)
+            recorder.end(trial, "finished")
+        recorder.suggestion("0004", "", 0, {"family": "lstm"}, {})
+        recorder.end("0004", "failed", "no memory")
+    return out.getvalue()
+
+
+def test_plain_lines_and_a_last_table(recorder: Recorder) -> None:
+    said = report(recorder, terminal=False)
+    assert "\x1b" not in said
+    lines = said.splitlines()
+    assert "leads: trial 0001 lstm epoch 1/1 F1 0.300 average precision 0.400" in lines[0]
+    assert lines[0].startswith("[0/4 trials, 0:00 of 1:30]")
+    assert any("failed: trial 0004 lstm (no memory)" in line for line in lines)
+    ranked = [line for line in lines if "│ 000" in line]
+    assert [re.findall(r"\b000\d\b", line)[0] for line in ranked] == ["0002", "0001", "0003"]
+    assert "l2=0.002" in ranked[0]
+    assert "units" not in ranked[0], "a dimension that never varied is no news"
+    assert "always answering positive: F1 0.212 on the validation split; 1 failed" in said
+
+
+def test_a_terminal_gets_a_table_that_is_drawn_anew(recorder: Recorder) -> None:
+    said = report(recorder, terminal=True)
+    assert "\x1b[" in said
+    assert "0.600" in said
+    assert "leads:" not in said
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_a_row_is_a_line_at_any_width(recorder: Recorder, width: int) -> None:
+    lines = report(recorder, terminal=False, width=width).splitlines()
+    table = lines[next(i for i, line in enumerate(lines) if line.startswith("┏")) :]
+    assert sum(line.startswith("│") for line in table) == 3
+    assert max(map(len, table[: table.index(next(x for x in table if x.startswith("└")))])) <= width
+
+
+def test_names_cannot_steer_the_terminal(recorder: Recorder) -> None:
+    said = report(recorder, terminal=False, name="\x1b[2J[bold]evil")
+    assert "\x1b" not in said
+    assert "[bold]evil" in said
+
+
+def test_times_and_numbers() -> None:
+    assert [clock(s) for s in (7.9, 187, 3787)] == ["0:07", "3:07", "1:03:07"]
+    assert number(float("nan")) == "–"  # noqa: RUF001
+    assert number(0.12345) == "0.123"

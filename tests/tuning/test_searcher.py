@@ -1,0 +1,129 @@
+"""Proposals: configurations to try first, then the space, each recorded; what the sampler is told at the end."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from optuna.trial import TrialState
+from ray.tune.search import Searcher
+
+from tunelab.errors import SpaceError
+from tunelab.journal import read
+from tunelab.models import locate, starts
+from tunelab.space import Space, load_space, shipped
+from tunelab.tuning.record import Recorder
+from tunelab.tuning.searcher import SpaceSearcher
+
+pytestmark = pytest.mark.ray
+
+
+Open = Callable[[Path], Recorder]
+
+
+def searcher(
+    space: Space, folder: Path, opened: Open, n_samples: int = 160, seed: int = 0
+) -> tuple[SpaceSearcher, Recorder]:
+    recorder = opened(folder)
+    return SpaceSearcher(space, starts(space), recorder, n_samples=n_samples, seed=seed), recorder
+
+
+def suggested(search: SpaceSearcher, key: str) -> dict[str, Any]:
+    config = search.suggest(key)
+    assert isinstance(config, dict)
+    return config
+
+
+def finish(search: SpaceSearcher, recorder: Recorder, key: str, trial: str, dense: float) -> None:
+    metrics = {"tune_average_precision": dense}
+    recorder.result(trial, epoch=1, seconds=1.0, parameters=5, weights="", metrics=metrics)
+    recorder.decision(trial, epoch=1, by="epochs", status="finished", cause="")
+    search.on_trial_complete(key, {})
+
+
+def test_configurations_to_try_first_come_first_and_then_the_space(tmp_path: Path, recorder_in: Open) -> None:
+    space = load_space(shipped("quick.yaml"))
+    search, recorder = searcher(space, tmp_path, recorder_in)
+    configs = []
+    for i in range(14):
+        configs.append(suggested(search, f"k{i}"))
+        finish(search, recorder, f"k{i}", configs[-1]["trial"], 0.1 * (i % 7))
+    assert [c["trial"] for c in configs] == [f"{i:04d}" for i in range(1, 15)]
+    assert [recorder.board.trials[c["trial"]].name for c in configs] == ["conv", "rnn", "dense", "lstm", *[""] * 10]
+    assert [c["params"] for c in configs[:4]] == [params for _, params in starts(space)]
+    assert len({c["seed"] for c in configs}) == 14
+    for config in configs:
+        locate(space, config["params"])  # raises when outside
+        point = recorder.board.trials[config["trial"]].point
+        assert ("dense" in point) == (config["params"]["family"] == "dense_rnn")
+        assert ("convolutions.count" in point) == (config["params"]["family"] == "conv_rnn")
+    assert [r["kind"] for r in read(tmp_path / "journal.jsonl")][:4] == ["suggestion", "result", "decision", "end"]
+
+
+def test_the_sampler_is_told_the_best_value_and_failures_as_such(tmp_path: Path, recorder_in: Open) -> None:
+    search, recorder = searcher(load_space(shipped("quick.yaml")), tmp_path, recorder_in)
+    for i, dense in enumerate((0.3, math.nan, 0.0)):
+        finish(search, recorder, f"k{i}", suggested(search, f"k{i}")["trial"], dense)
+    suggested(search, "k3")
+    search.on_trial_complete("k3", error=True)
+    states = [(t.state, t.value) for t in search._study.trials]
+    assert states == [
+        (TrialState.COMPLETE, 0.3),
+        (TrialState.FAIL, None),
+        (TrialState.COMPLETE, 0.0),
+        (TrialState.FAIL, None),
+    ]
+    assert recorder.board.trials["0004"].status == "failed"
+
+
+def test_fixed_configurations_end_the_search(tmp_path: Path, recorder_in: Open) -> None:
+    search, recorder = searcher(load_space(shipped("seed.yaml")), tmp_path, recorder_in, n_samples=10057)
+    names = []
+    for i in range(16):
+        trial = suggested(search, f"k{i}")["trial"]
+        names.append(recorder.board.trials[trial].name)
+    assert names[0] == "lstm1"
+    assert names[-1] == "convrnn6"
+    assert search.suggest("k16") == Searcher.FINISHED
+
+
+def test_the_same_seed_proposes_the_same(tmp_path: Path, recorder_in: Open) -> None:
+    proposals = []
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        (tmp_path / name).mkdir()
+        search, recorder = searcher(
+            load_space(shipped("families.yaml")), tmp_path / name, recorder_in, seed=seed, n_samples=1700
+        )
+        made = []
+        for i in range(15):
+            made.append(suggested(search, f"k{i}"))
+            finish(search, recorder, f"k{i}", made[-1]["trial"], 0.05 * ((i * 7) % 11))
+        proposals.append(made)
+    assert proposals[0] == proposals[1]
+    assert proposals[0] != proposals[2]
+
+
+def test_proposals_that_do_not_fit_the_samples_are_replaced(tmp_path: Path, recorder_in: Open) -> None:
+    path = tmp_path / "wide.yaml"
+    path.write_text(
+        "families:\n"
+        "  conv_rnn:\n"
+        "    convolutions: [{filters: 4, kernel: 3, stride: 1}]\n"
+        "    reduce: flatten\n    dense: {units: 4, activation: relu}\n    units: [4]\n    dropout: 0\n    l2: 0\n"
+    )
+    fixed = path.read_text()
+    path.write_text(fixed.replace("[{filters: 4, kernel: 3, stride: 1}]", CONVOLUTIONS))
+    search, _ = searcher(load_space(path), tmp_path, recorder_in, n_samples=20)
+    kernels = {suggested(search, f"k{i}")["params"]["convolutions"][0]["kernel"] for i in range(12)}
+    assert kernels == {3}
+    path.write_text(fixed.replace("kernel: 3", "kernel: 64"))
+    (tmp_path / "none").mkdir()
+    search, _ = searcher(load_space(path), tmp_path / "none", recorder_in, n_samples=20)
+    with pytest.raises(SpaceError, match=r"100 proposals in a row do not fit the data; the last: convolutions\.0"):
+        search.suggest("k0")
+
+
+CONVOLUTIONS = "{repeat: 1, of: {filters: 4, kernel: {choice: [3, 64]}, stride: 1}}"
