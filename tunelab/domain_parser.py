@@ -12,6 +12,11 @@ from typing import Any
 from tunelab.domains import Choice, Domain, Fixed, Float, Int, Node, Repeat, Struct
 from tunelab.errors import SpaceError, did_you_mean
 
+LIMIT_NAME = 60
+LIMIT_VALUES = 10_000
+"""Values that params may hold below one key."""
+LARGEST = 2**53
+"""Whole numbers are exact up to here."""
 KINDS = ("choice", "uniform", "loguniform", "int", "log_int", "fixed", "repeat")
 
 
@@ -31,6 +36,8 @@ class DomainParser:
             raise self.error(key, f"must be a mapping of dimensions, not {value!r}")
         children: dict[str, Node] = {}
         for name, below in value.items():
+            if not name or "." in name or len(name) > LIMIT_NAME:
+                raise self.error(key, f"{name[:60]!r} is no name of a dimension; it has 1 to 60 letters and no dot")
             children[name] = self.node(f"{key}.{name}", below, {k for k in value if k != name}, value)
         return Struct(children)
 
@@ -92,7 +99,13 @@ class DomainParser:
         if "of" not in value:
             raise self.error(key, "repeat needs 'of', the dimension that is repeated")
         of = self.node(f"{key}.of", value["of"], set(), {})
-        count = value["repeat"]
+        found = self.counted(key, value["repeat"], of, siblings, around)
+        if (size := _size(found)) > LIMIT_VALUES:
+            raise self.error(key, f"a list of up to {size:,} values is more than {LIMIT_VALUES:,}; repeat less often")
+        return found
+
+    def counted(self, key: str, count: Any, of: Node, siblings: set[str], around: Mapping[str, Any]) -> Repeat:
+        """A list of dimensions, its length from a number, a domain or the lists beside it."""
         if isinstance(count, int) and not isinstance(count, bool) and count >= 1:
             return Repeat(count, of, count)
         if isinstance(count, dict) and list(count) == ["int"]:
@@ -118,19 +131,29 @@ class DomainParser:
             return len(value)
         if isinstance(value, dict):
             if isinstance(value.get("choice"), list) and all(isinstance(o, list) for o in value["choice"]):
-                return max(len(o) for o in value["choice"])
+                return max((len(o) for o in value["choice"]), default=0)
             if isinstance(value.get("fixed"), list):
                 return len(value["fixed"])
             count = value.get("repeat")
             if isinstance(count, int):
                 return count
-            if isinstance(count, dict) and isinstance(count.get("int"), list) and len(count["int"]) > 1:
-                return int(count["int"][1])
+            ends = count.get("int") if isinstance(count, dict) else None
+            if isinstance(ends, list) and len(ends) > 1 and isinstance(ends[1], int):
+                return ends[1]
         raise self.error(key, f"{name!r} is no list of its own length")
 
     def finite(self, key: str, value: Any) -> None:
-        """Refuse NaN and infinities, however deep."""
+        """Refuse NaN, infinities and numbers too large to be exact, however deep."""
         if isinstance(value, float) and not math.isfinite(value):
-            raise self.error(key, f"{value} is no number to search with")
+            raise self.error(key, f"{value} is no number to search with; write a finite one")
+        if isinstance(value, int | float) and abs(value) > LARGEST:
+            raise self.error(key, f"{value} is too large to search with; stay within 2**53, about 9e15")
         for item in value if isinstance(value, list) else value.values() if isinstance(value, dict) else ():
             self.finite(key, item)
+
+
+def _size(node: Node) -> int:
+    """How many values a node can come to."""
+    if isinstance(node, Struct):
+        return 1 + sum(map(_size, node.children.values()))
+    return 1 + node.most * _size(node.of) if isinstance(node, Repeat) else 1

@@ -89,7 +89,7 @@ class Fixed:
 
     def locate(self, path: str, value: Any, point: Point) -> None:
         """Nothing to find; the value must be this one."""
-        if value != self.value and _broadcast(value) != _broadcast(self.value):
+        if not _same(value, self.value) and not _same(_broadcast(value), _broadcast(self.value)):
             raise Outside(f"{path}: {json.dumps(value)} is not {json.dumps(self.value)}, the only value there")
 
     def dimensions(self, path: str) -> Iterator[tuple[str, Domain]]:
@@ -104,8 +104,16 @@ class Choice(Domain):
     options: tuple[Any, ...]
 
     def contains(self, value: Any) -> bool:
-        """Whether it is one of them; true and 1 differ."""
-        return any(json.dumps(value) == json.dumps(option) or _equal_numbers(value, option) for option in self.options)
+        """Whether it is one of them; true and 1 differ, a mapping may hold a family's defaults besides."""
+        return any(_same(value, option) for option in self.options)
+
+    def locate(self, path: str, value: Any, point: Point) -> None:
+        """The option as it was written; of several that a mapping matches, the one that says most."""
+        found = [option for option in self.options if _same(value, option)]
+        found = found or [option for option in self.options if _same(_broadcast(value), option)]
+        if not found:
+            raise Outside(f"{path}: {json.dumps(_broadcast(value))} is not in {self}")
+        point[path] = max(found, key=_said)
 
     def sample(self, rng: np.random.Generator) -> Any:
         """One of them, all equally likely."""
@@ -134,8 +142,10 @@ class Float(Domain):
     def sample(self, rng: np.random.Generator) -> float:
         """A value in the range, evenly on its scale."""
         if self.log:
-            return float(np.exp(rng.uniform(math.log(self.low), math.log(self.high))))
-        return float(rng.uniform(self.low, self.high))
+            drawn = float(np.exp(rng.uniform(math.log(self.low), math.log(self.high))))
+        else:
+            drawn = float(rng.uniform(self.low, self.high))
+        return min(max(drawn, self.low), self.high)  # rounding can lead out of the range
 
     def corners(self) -> tuple[float, float]:
         """Both ends."""
@@ -156,7 +166,7 @@ class Int(Domain):
 
     def contains(self, value: Any) -> bool:
         """Whether it is a whole number in the range that the step reaches."""
-        whole = _is_number(value) and float(value).is_integer()
+        whole = _is_number(value) and (isinstance(value, int) or value.is_integer())
         return whole and self.low <= value <= self.high and (int(value) - self.low) % self.step == 0
 
     def sample(self, rng: np.random.Generator) -> int:
@@ -250,11 +260,26 @@ def _join(path: str, name: str) -> str:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return (isinstance(value, int) and not isinstance(value, bool)) or (
+        isinstance(value, float) and math.isfinite(value)
+    )
 
 
-def _equal_numbers(one: Any, other: Any) -> bool:
-    return bool(_is_number(one) and _is_number(other) and one == other)
+def _same(value: Any, written: Any) -> bool:
+    """Whether a value is what was written: 1 is 1.0 but not true, and a mapping may hold defaults beside it."""
+    if _is_number(written):
+        return bool(_is_number(value) and value == written)
+    if isinstance(written, Mapping):
+        return isinstance(value, Mapping) and all(key in value and _same(value[key], written[key]) for key in written)
+    if isinstance(written, list):
+        return isinstance(value, list) and len(value) == len(written) and all(map(_same, value, written))
+    return type(value) is type(written) and bool(value == written)
+
+
+def _said(written: Any) -> int:
+    """How many values were written, however deep."""
+    items = written.values() if isinstance(written, Mapping) else written if isinstance(written, list) else ()
+    return 1 + sum(map(_said, items))
 
 
 def _broadcast(value: Any) -> Any:

@@ -20,12 +20,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tunelab import yamlfile
 from tunelab.domain_parser import DomainParser
-from tunelab.domains import Ask, Choice, Domain, Fixed, Outside, Point, Struct
+from tunelab.domains import Ask, Choice, Domain, Outside, Point, Repeat, Struct
 from tunelab.errors import SpaceError, did_you_mean
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Epochs(_Section):
@@ -189,6 +189,7 @@ def load_space(path: Path) -> Space:
         raise parse.error("families", "missing, and no start_from either; name at least one family")
     shared = parse.struct("shared", file.shared)
     families = {name: parse.struct(f"families.{name}", tree) for name, tree in file.families.items()}
+    _check_shared(parse, shared, families)
     return Space(
         source=str(path),
         name=file.name or path.stem,
@@ -199,7 +200,7 @@ def load_space(path: Path) -> Space:
         data=file.data,
         shared=shared,
         families=families,
-        start_from=tuple(_starts(parse, file.start_from, shared)),
+        start_from=tuple(_starts(parse, file.start_from, shared, families)),
         document=document,
     )
 
@@ -212,21 +213,23 @@ def shipped(name: str) -> Path:
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> str:
-    """The first fault that pydantic found, as ``key: what; remedy``.
+    """The first fault that pydantic found, unknown keys before all others, as ``key: what; remedy``.
 
     Args:
         error: what pydantic raised.
         model: the model that was validated, whose fields an unknown key is compared with.
     """
-    fault = error.errors(include_url=False)[0]
-    place = [part for part in fault["loc"] if part not in ("list", "dict", "constrained-float")]
-    key = ".".join(str(part) for part in place)
+    faults = error.errors(include_url=False)
+    # a misspelled key is missing as well; what was written says more than what was not
+    fault = next((one for one in faults if one["type"] == "extra_forbidden"), faults[0])
+    place = list(fault["loc"])
+    key = "".join(f"{part}: " if i + 1 == len(place) else f"{part}." for i, part in enumerate(place))
     if fault["type"] == "extra_forbidden":
-        return f"{key}: no such key{did_you_mean(str(place[-1]), _fields(model, place[:-1]))}"
+        return f"{key}no such key{did_you_mean(str(place[-1]), _fields(model, place[:-1]))}"
     if fault["type"] == "missing":
-        return f"{key}: missing; write a value"
-    given = "" if isinstance(fault["input"], dict) else f", not {fault['input']!r}"
-    return f"{key}: {fault['msg'].removeprefix('Value error, ')}{given}"
+        return f"{key}missing; write a value"
+    given = "" if isinstance(fault["input"], dict) else f", not {fault['input']!r:.200}"
+    return f"{key}{fault['msg'].removeprefix('Value error, ')}{given}"
 
 
 def _fields(model: type[BaseModel], place: list[int | str]) -> list[str]:
@@ -238,8 +241,25 @@ def _fields(model: type[BaseModel], place: list[int | str]) -> list[str]:
     return list(model.model_fields)
 
 
-def _starts(parse: DomainParser, entries: list[dict[str, Any]], shared: Struct) -> Iterator[Start]:
-    fixed = {name: node.value for name, node in shared.children.items() if isinstance(node, Fixed)}
+def _check_shared(parse: DomainParser, shared: Struct, families: Mapping[str, Struct]) -> None:
+    if not families and (searched := next(shared.dimensions(""), None)):
+        raise parse.error(f"shared.{searched[0]}", "no family searches it; write one value, or name families")
+    for name, tree in families.items():
+        for key, node in shared.children.items():
+            lists = node.count if isinstance(node, Repeat) and isinstance(node.count, tuple) else ()
+            if key not in tree.children and (own := [one for one in lists if one in tree.children]):
+                what = f"shared.{key} is as long as the shared {own[0]!r}; write {key!r} here as well"
+                raise parse.error(f"families.{name}.{own[0]}", what)
+    for key, tree in (("shared", shared), *((f"families.{name}", tree) for name, tree in families.items())):
+        if "family" in tree.children:
+            raise parse.error(f"{key}.family", "is no dimension; families stand below 'families'")
+
+
+def _starts(
+    parse: DomainParser, entries: list[dict[str, Any]], shared: Struct, families: Mapping[str, Struct]
+) -> Iterator[Start]:
+    one = Struct({name: node for name, node in shared.children.items() if not any(node.dimensions(""))})
+    fixed = one.propose("", _no_dimension, {})
     seen: set[str] = set()
     for i, entry in enumerate(entries):
         key = f"start_from.{i}"
@@ -253,6 +273,16 @@ def _starts(parse: DomainParser, entries: list[dict[str, Any]], shared: Struct) 
             raise parse.error(f"{key}.name", f"{name!r} stands twice; rename one")
         if not isinstance(known, dict):
             raise parse.error(f"{key}.known", f"must be a mapping of metrics, not {known!r}")
+        for metric, value in known.items():
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise parse.error(f"{key}.known.{metric}", f"must be a number, not {value!r}; leave it out")
+        parse.finite(f"{key}.known", known)
         parse.finite(key, rest)
         seen.add(name)
-        yield Start(name=name, family=family, params={**fixed, **rest}, known=known)
+        own = families[family].children if family in families else {}
+        filled = {dimension: value for dimension, value in fixed.items() if dimension not in own}
+        yield Start(name=name, family=family, params={**filled, **rest}, known=known)
+
+
+def _no_dimension(path: str, domain: Domain) -> Any:
+    raise AssertionError(f"{path} has one value")

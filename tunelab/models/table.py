@@ -49,8 +49,10 @@ def find_family(name: str) -> Family[Any]:
         raise ModelError(f"family: {name!r} is none{did_you_mean(name, FAMILIES)}; your own is package.module:function")
     try:
         build = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
         raise ModelError(f"family: {name}: {error}; put the module on PYTHONPATH") from error
+    if not callable(build):
+        raise ModelError(f"family: {name}: {function} is no function; name one that takes params and n_samples")
 
     def own(params: _AnyParams, n_samples: int) -> keras.Model:
         return build(params.model_dump(), n_samples)
@@ -166,11 +168,19 @@ def check_space(space: Space) -> None:
         SpaceError: names the file, the family and the key.
     """
     for name in space.families:
-        for corner in space.corners(name):
-            try:
-                normalise(corner, f"{space.source}: families.{name}")
-            except ModelError as error:
-                raise SpaceError(str(error)) from None
+        place = f"{space.source}: families.{name}"
+        try:
+            known = find_family(name).params
+            for key in space.shared.children:
+                if known.model_config["extra"] == "forbid" and key not in known.model_fields:
+                    hint = did_you_mean(key, known.model_fields)
+                    raise ModelError(f"{space.source}: shared.{key}: {name} has no such key{hint}")
+            for corner in space.corners(name):
+                space.column_values(normalise(corner, place))
+        except Outside as error:
+            raise SpaceError(f"{place}: {error}; the family changes what was written") from None
+        except ModelError as error:
+            raise SpaceError(str(error) if str(error).startswith(space.source) else f"{place}: {error}") from None
     starts(space)
 
 
