@@ -10,8 +10,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tunelab import yamlfile
-from tunelab.errors import ModelError, UsageError
-from tunelab.models import normalise
+from tunelab.errors import ModelError, UsageError, did_you_mean
+from tunelab.models import FAMILIES, normalise
 from tunelab.space import DataOptions, Epochs, explain
 
 
@@ -60,6 +60,11 @@ def load_configuration(path: Path) -> Configuration:
         beside = _Around.model_validate(around)
     except ValidationError as error:
         raise UsageError(f"{path}: {explain(error, _Around)}") from None
+    if (family := FAMILIES.get(str(document.get("family")))) is not None:
+        known = [*_Around.model_fields, *family.params.model_fields]
+        for key in document:
+            if key not in known:
+                raise UsageError(f"{path}: {key}: no such key{did_you_mean(key, known)}")
     try:
         params = normalise(document, str(path))
     except ModelError as error:
