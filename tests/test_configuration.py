@@ -63,6 +63,7 @@ def test_the_threshold_of_a_search_is_no_part_of_it_since_training_chooses_its_o
     [
         (RNN + "sed: 1\n", "sed: no such key; did you mean 'seed'?"),
         (RNN + "threshhold: 1\n", "threshhold: no such key; did you mean 'threshold'?"),
+        (RNN + '"\\e[31m": 1\n', r"'\x1b[31m': no such key; known are"),
         (RNN + "learning_rat: 1\n", "learning_rat: no such key; did you mean 'learning_rate'?"),
         (RNN.replace("dropout", "dropuot"), "dropuot: no such key; did you mean 'dropout'?"),
         (RNN + "epochs: {maxx: 3}\n", "epochs.maxx: no such key; did you mean 'max'?"),

@@ -102,6 +102,11 @@ REFUSED = [
         "shared.l2: 'uniform' cannot stand beside 'int'; leave it",
     ),
     ("shared: {a.b: 1}\n" + RNN, "shared: 'a.b' is no name of a dimension"),
+    (
+        'shared: {"\\e[31m": 1}\n' + RNN,
+        r"shared: '\x1b[31m' is no name of a dimension; it has 1 to 60 letters and no dot",
+    ),
+    ('"\\e[31m": 1\n' + RNN, r"'\x1b[31m': no such key; known are data,"),
     ("shared: {'': 1}\n" + RNN, "shared: '' is no name of a dimension"),
     ("shared: {family: {choice: [lstm, simple_rnn]}}\n" + RNN, "shared.family: is no dimension; families stand below"),
     (

@@ -64,7 +64,9 @@ def load_configuration(path: Path) -> Configuration:
         known = [*_Around.model_fields, *family.params.model_fields]
         for key in document:
             if key not in known:
-                raise UsageError(f"{path}: {key}: no such key{did_you_mean(key, known)}")
+                raise UsageError(
+                    f"{path}: {key if key.isprintable() else ascii(key)}: no such key{did_you_mean(key, known)}"
+                )
     try:
         params = normalise(document, str(path))
     except ModelError as error:

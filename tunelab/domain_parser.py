@@ -36,7 +36,7 @@ class DomainParser:
             raise self.error(key, f"must be a mapping of dimensions, not {value!r}")
         children: dict[str, Node] = {}
         for name, below in value.items():
-            if not name or "." in name or len(name) > LIMIT_NAME:
+            if not name.isprintable() or "." in name or not 1 <= len(name) <= LIMIT_NAME:
                 raise self.error(key, f"{name[:60]!r} is no name of a dimension; it has 1 to 60 letters and no dot")
             children[name] = self.node(f"{key}.{name}", below, {k for k in value if k != name}, value)
         return Struct(children)

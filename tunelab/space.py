@@ -223,7 +223,8 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
     # a misspelled key is missing as well; what was written says more than what was not
     fault = next((one for one in faults if one["type"] == "extra_forbidden"), faults[0])
     place = list(fault["loc"])
-    key = "".join(f"{part}: " if i + 1 == len(place) else f"{part}." for i, part in enumerate(place))
+    key = ".".join(str(part) for part in place)
+    key = f"{key if key.isprintable() else ascii(key)}: " if place else ""
     if fault["type"] == "extra_forbidden":
         return f"{key}no such key{did_you_mean(str(place[-1]), _fields(model, place[:-1]))}"
     if fault["type"] == "missing":

@@ -54,8 +54,6 @@ class _Loader(yaml.SafeLoader):
                 raise _RefusedError(line, "a key must be a plain word")
             if key.tag != "tag:yaml.org,2002:str":  # 1 and 1.0 would be one key, true and no word two
                 raise _RefusedError(line, f"the key {key.value!r} is no word; put it in quotes")
-            if not key.value.isprintable():
-                raise _RefusedError(line, f"the key {key.value!r} is not printable; write a plain word")
             if key.value in seen:
                 raise _RefusedError(line, f"the key {key.value!r} stands twice; remove one")
             seen.add(key.value)
