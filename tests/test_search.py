@@ -203,6 +203,23 @@ def test_resources_that_this_machine_cannot_give_are_refused(folder: Path, tiny:
         search(tiny, data=folder, storage=tmp_path, name="gpus", gpus_per_trial=99, console=quiet())
 
 
+def test_an_address_where_nobody_listens_is_said_at_once(folder: Path, tiny: Path, tmp_path: Path) -> None:
+    done = command("tunelab.search", tiny, "--data", folder, "--address", "127.0.0.1:9", cwd=tmp_path)
+    assert done.returncode == 8
+    assert "--address: nothing answers at 127.0.0.1:9" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_run_that_another_process_holds_is_left_alone(folder: Path, tiny: Path, tmp_path: Path) -> None:
+    held = journal.Journal.open(tmp_path / "held" / "journal.jsonl")
+    done = command(
+        "tunelab.search", tiny, "--data", folder, "--storage", tmp_path, "--name", "held", "--local", cwd=tmp_path
+    )
+    held.close()
+    assert done.returncode == 6
+    assert f"held by process {os.getpid()}" in done.stderr
+
+
 def test_a_run_is_never_mixed_with_an_earlier_one(folder: Path, tiny: Path, tmp_path: Path) -> None:
     before = journal.Journal.open(tmp_path / "old" / "journal.jsonl")
     before.append("run", name="old", version="0", seed=0)

@@ -21,7 +21,7 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # of the framework's notices
     args = parser().parse_args(argv)
     try:
         code: int = args.run(args)
@@ -45,6 +45,7 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="tunelab", description="Hyperparameter search for Keras models on wide sequences."
     )
+    top.epilog = "example: tunelab search search_spaces/families.yaml --data scans --time-budget 30m"
     top.add_argument("--version", action="version", version=f"tunelab {__version__}")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
 
@@ -113,7 +114,12 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("--output", metavar="FILE.keras", help="save the model with the weights of its best epoch")
     train.set_defaults(run=_train)
 
-    data = commands.add_parser("data", help="make and check data sets", description="Make and check data sets.")
+    data = commands.add_parser(
+        "data",
+        help="make and check data sets",
+        description="Make and check data sets.",
+        epilog="example: tunelab data check scans",
+    )
     kinds = data.add_subparsers(required=True, metavar="COMMAND")
     synth = _command(
         kinds,
@@ -211,6 +217,8 @@ def _train(args: argparse.Namespace) -> int:
     from tunelab.training import Schedule, Training, configure
 
     configure(os.cpu_count() or 1, 0)
+    if args.max_epochs is not None and args.max_epochs < 1:
+        raise UsageError(f"--max-epochs: {args.max_epochs} is less than one")
     max_epochs = args.max_epochs or configuration.max_epochs
     schedule = Schedule(max_epochs=max_epochs, patience=configuration.patience, seed=configuration.seed)
     training = Training(configuration.params, data, schedule)

@@ -119,7 +119,7 @@ class S3Store:
         elif code in _DENIED:
             say = f"access denied ({code}); the credentials need s3:PutObject, s3:GetObject and s3:ListBucket here"
         elif code in _ELSEWHERE:
-            say = f"the bucket is in another region ({code}); set AWS_REGION to its region"
+            say = f"the bucket is in another region ({code}); set AWS_DEFAULT_REGION to its region"
         elif code:
             times = answer.get("ResponseMetadata", {}).get("RetryAttempts", 0) + 1
             say = f"the server answered {code} ({times} attempts); try again later"

@@ -216,8 +216,8 @@ class TestBestConfig:
         assert {key: value for key, value in config.items() if key not in own} == best["params"]
         assert config["name"] == f"field-7-{best['trial']}"
         assert config["epochs"] == {"max": 30, "patience": 10}
-        assert config["data"] == {"resample": 512}
-        assert config["seed"] == 7
+        assert config["data"] == {"resample": 512, "split_seed": 7}
+        assert config["seed"] == 0, "the trial's own, not the run's"
         assert config["threshold"] == 0.31
         assert text.startswith(
             f"# The best configuration of the run field-7: trial {best['trial']}.\n# Validation F1 0."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import socket
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from typing import Any
 
 from tunelab.errors import ClusterError, UsageError
 
+ANSWER_SECONDS = 5.0
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
@@ -40,6 +42,7 @@ def ray_session(address: str | None, *, debug: bool) -> Iterator[Mapping[str, fl
         ClusterError: no cluster answers at the address.
     """
     os.environ.update({name: os.environ.get(name, value) for name, value in _ENVIRONMENT.items()})
+    _check_address(address)
     import ray
 
     options: dict[str, Any] = {"log_to_driver": debug, "logging_level": logging.INFO if debug else logging.ERROR}
@@ -61,6 +64,22 @@ def ray_session(address: str | None, *, debug: bool) -> Iterator[Mapping[str, fl
         yield ray.cluster_resources()
     finally:
         ray.shutdown()
+
+
+def _check_address(address: str | None) -> None:
+    """Ray itself asks an address that nobody listens at for ten minutes; five seconds tell.
+
+    Raises:
+        ClusterError: nothing answers at HOST:PORT.
+    """
+    host, colon, port = (address or "").rpartition(":")
+    if not colon or "/" in host or not port.isdigit():
+        return  # "auto" and the like, which Ray looks up at once
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        say = "start Ray there, check --address, or use --local"
+        raise ClusterError(f"--address: nothing answers at {address}: {error}; {say}") from error
 
 
 def trial_environment() -> dict[str, str]:
