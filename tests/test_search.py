@@ -203,6 +203,17 @@ def test_resources_that_this_machine_cannot_give_are_refused(folder: Path, tiny:
         search(tiny, data=folder, storage=tmp_path, name="gpus", gpus_per_trial=99, console=quiet())
 
 
+def test_a_space_of_which_nothing_fits_is_refused_with_the_reason(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "wide.yaml").write_text(
+        "families:\n  conv_rnn:\n    convolutions: [{filters: 2, kernel: 65, stride: 1}]\n    reduce: flatten\n"
+        "    dense: {units: 4, activation: relu}\n    units: [4]\n    dropout: 0\n    l2: 0\n"
+    )
+    done = command("tunelab.search", "wide.yaml", "--data", folder, "--local", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "do not fit the data; the last: convolutions.0.kernel: 65 is more than the 64 positions" in done.stderr
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+
+
 def test_an_address_where_nobody_listens_is_said_at_once(folder: Path, tiny: Path, tmp_path: Path) -> None:
     done = command("tunelab.search", tiny, "--data", folder, "--address", "127.0.0.1:9", cwd=tmp_path)
     assert done.returncode == 8

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from tunelab.errors import ModelError
-from tunelab.models.family import Family, Params, Penalty, Rate, Section, Size, as_list, check_lengths, length
+from tunelab.models.family import Family, Layers, Params, Penalty, Rate, Section, Size, as_list, check_lengths, length
 
 if TYPE_CHECKING:
     import keras
@@ -58,12 +58,12 @@ class ConvRnnParams(Params):
     """Convolutions in front of recurrent layers."""
 
     family: Literal["conv_rnn"] = "conv_rnn"
-    convolutions: tuple[Convolution, ...]
+    convolutions: tuple[Convolution, ...] = Field(min_length=1)
     reduce: Literal["flatten", "global_average"]
     """How the positions that are left become one vector."""
     batch_norm_before_dense: bool = False
     dense: Dense
-    units: tuple[Size, ...]
+    units: Layers
     """Of each recurrent layer."""
     dropout: tuple[Rate, ...]
     """Of each recurrent layer's inputs; one number stands for all."""

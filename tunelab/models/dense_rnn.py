@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import model_validator
 
-from tunelab.models.family import Family, Params, Penalty, Rate, Size, as_list, check_lengths, length
+from tunelab.models.family import Family, Layers, Params, Penalty, Rate, as_list, check_lengths, length
 
 if TYPE_CHECKING:
     import keras
@@ -16,9 +16,9 @@ class DenseRnnParams(Params):
     """Dense layers in front of recurrent ones."""
 
     family: Literal["dense_rnn"] = "dense_rnn"
-    dense: tuple[Size, ...]
+    dense: Layers
     """Units of each dense layer."""
-    units: tuple[Size, ...]
+    units: Layers
     """Of each recurrent layer."""
     dropout: tuple[Rate, ...]
     """After each dense layer, then of each recurrent layer's inputs; one number stands for all."""

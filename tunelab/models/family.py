@@ -11,11 +11,13 @@ from pydantic import BaseModel, ConfigDict, Field
 if TYPE_CHECKING:
     import keras
 
-Rate = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
+Rate = Annotated[float, Field(strict=True, ge=0, lt=1, allow_inf_nan=False)]
 """A share of units that dropout silences."""
-Penalty = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Penalty = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
 """Factor of the squared kernel weights in the loss."""
-Size = Annotated[int, Field(ge=1)]
+Size = Annotated[int, Field(strict=True, ge=1)]
+Layers = Annotated[tuple[Size, ...], Field(min_length=1)]
+"""Units of each layer, the first one first."""
 
 
 class Section(BaseModel):
@@ -28,11 +30,11 @@ class Params(Section):
     """What every family takes. The defaults are those of the sixteen hand-run models."""
 
     family: str
-    learning_rate: float = Field(default=1e-3, gt=0, allow_inf_nan=False)
+    learning_rate: float = Field(default=1e-3, strict=True, gt=0, allow_inf_nan=False)
     """Of Adam."""
     batch_size: Size = 32
     """Scans."""
-    class_weight: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    class_weight: float = Field(default=1.0, strict=True, gt=0, allow_inf_nan=False)
     """Weight of a positive trace in the loss; a negative one weighs 1."""
     batch_norm_momentum: Rate = 0.99
     """Share of the moving statistics that a step keeps."""

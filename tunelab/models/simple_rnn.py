@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import model_validator
 
-from tunelab.models.family import Family, Params, Penalty, Rate, Size, as_list, check_lengths, length
+from tunelab.models.family import Family, Layers, Params, Penalty, Rate, as_list, check_lengths, length
 
 if TYPE_CHECKING:
     import keras
@@ -16,7 +16,7 @@ class SimpleRnnParams(Params):
     """A stack of plain recurrent layers."""
 
     family: Literal["simple_rnn"] = "simple_rnn"
-    units: tuple[Size, ...]
+    units: Layers
     """Of each layer, the first one first."""
     dropout: tuple[Rate, ...]
     """Of each layer's inputs; one number stands for all."""

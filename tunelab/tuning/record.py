@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from tunelab.errors import TunelabError
 from tunelab.journal import Journal, Record
 from tunelab.ranking import Leaderboard, Status, Trial
 
@@ -22,6 +23,8 @@ class Recorder:
         self.board = Leaderboard(journal.records)
         self.listeners: list[Callable[[str, Trial], None]] = []
         """Called with a record's kind and its trial, after the record is on disk."""
+        self.fault: TunelabError | None = None
+        """What ended the search from inside searcher or scheduler; Ray wraps it in an error of its own."""
         self._verdicts: dict[str, tuple[Status, str]] = {}
 
     def suggestion(self, trial: str, name: str, seed: int, params: Mapping[str, Any], point: Mapping[str, Any]) -> None:
@@ -64,7 +67,11 @@ class Recorder:
         return {}
 
     def _write(self, kind: str, **fields: object) -> None:
-        record = self._journal.append(kind, **fields)
+        try:
+            record = self._journal.append(kind, **fields)
+        except TunelabError as error:
+            self.fault = error
+            raise
         self.board.apply(record)
         for listener in self.listeners:
             listener(kind, self.board.trials[record["trial"]])

@@ -203,7 +203,12 @@ def _tune(plan: Plan, recorder: Recorder, gpus: float, concurrent: int | None) -
             verbose=0,
         ),
     )
-    tuner.fit()
+    try:
+        tuner.fit()
+    except Exception as error:
+        if recorder.fault is not None:
+            raise recorder.fault from error
+        raise
 
 
 def _weights(plan: Plan) -> str:

@@ -109,7 +109,9 @@ class SpaceSearcher(Searcher):  # type: ignore[misc]
                 why = error
             else:
                 return asked, params
-        raise SpaceError(f"{self._space.source}: {ASKS} proposals in a row do not fit the data; the last: {why}")
+        fault = SpaceError(f"{self._space.source}: {ASKS} proposals in a row do not fit the data; the last: {why}")
+        self._recorder.fault = fault
+        raise fault
 
     def _ask(self) -> tuple[optuna.trial.Trial, dict[str, Any]]:
         asked = self._study.ask()
