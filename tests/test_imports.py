@@ -27,6 +27,7 @@ FLOORS = {  # module or room -> floor; a room is a folder, all of whose modules 
     "storage": 1,
     "data": 2,
     "models": 2,
+    "measures": 3,
     "training": 3,
     "configuration": 3,
     "tuning": 4,

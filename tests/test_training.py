@@ -13,8 +13,9 @@ import pytest
 from tunelab import metrics
 from tunelab.data.dataset import Dataset
 from tunelab.errors import ClusterError, StateError
+from tunelab.measures import cross_entropy
 from tunelab.models import normalise
-from tunelab.training import Schedule, Training, configure, cross_entropy, digest, evaluate, pack, unpack
+from tunelab.training import Schedule, Training, configure, digest, evaluate, pack, unpack
 
 pytestmark = pytest.mark.tf
 

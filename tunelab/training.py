@@ -26,6 +26,7 @@ from tunelab.data.batches import Batches
 from tunelab.data.dataset import Dataset, Part
 from tunelab.errors import ClusterError, StateError
 from tunelab.files import write_file
+from tunelab.measures import cross_entropy, decided, judge
 from tunelab.models import build_model
 
 Arrays = Sequence[NDArray[Any]]
@@ -202,23 +203,16 @@ class Training:
         tune, validation = self.data.part("tune"), self.data.part("validation")
         tune_scores, scores = self.scores(tune), self.scores(validation)
         threshold = metrics.best_threshold(tune.labels, tune_scores)
-        counts = metrics.count(validation.labels, scores, threshold)
         return {
             "tune_loss": cross_entropy(tune.labels, tune_scores),
             "tune_average_precision": metrics.average_precision(tune.labels, tune_scores),
             "tune_f1": metrics.count(tune.labels, tune_scores, threshold).f1,
             "threshold": threshold,
             "val_loss": cross_entropy(validation.labels, scores),
-            "val_f1": counts.f1,
+            "val_f1": metrics.count(validation.labels, scores, threshold).f1,
             "val_f1_at_half": metrics.count(validation.labels, scores).f1,
             "val_average_precision": metrics.average_precision(validation.labels, scores),
-            "precision": counts.precision,
-            "recall": counts.recall,
-            "tp": counts.tp,
-            "fp": counts.fp,
-            "fn": counts.fn,
-            "tn": counts.tn,
-            "mean_jaccard": metrics.mean_jaccard(validation.labels, scores, validation.scan_of_trace(), threshold),
+            **decided(validation, scores, threshold),
         }
 
     def _outcome(
@@ -261,47 +255,7 @@ def evaluate(
         training.model.set_weights(unpack(weights))
     except ValueError as error:
         raise StateError(f"the stored weights are not those of this model: {error}") from error
-    return {split: _judge(data.part(split), training.scores(data.part(split)), threshold) for split in splits}
-
-
-def _judge(part: Part, scores: NDArray[np.float64], threshold: float) -> dict[str, Any]:
-    scans = part.scan_of_trace()
-    counts = metrics.count(part.labels, scores, threshold)
-    f1 = metrics.bootstrap_interval(
-        part.labels, scores, scans, lambda labels, drawn: metrics.count(labels, drawn, threshold).f1
-    )
-    dense = metrics.bootstrap_interval(part.labels, scores, scans, metrics.average_precision)
-    return {
-        "scans": part.n_scans,
-        "traces": part.n_traces,
-        "positives": part.positives,
-        "threshold": threshold,
-        "f1": counts.f1,
-        "f1_low": f1.low,
-        "f1_high": f1.high,
-        "average_precision": metrics.average_precision(part.labels, scores),
-        "average_precision_low": dense.low,
-        "average_precision_high": dense.high,
-        "f1_at_half": metrics.count(part.labels, scores).f1,
-        "precision": counts.precision,
-        "recall": counts.recall,
-        "tp": counts.tp,
-        "fp": counts.fp,
-        "fn": counts.fn,
-        "tn": counts.tn,
-        "mean_jaccard": metrics.mean_jaccard(part.labels, scores, scans, threshold),
-    }
-
-
-def cross_entropy(labels: NDArray[Any], scores: NDArray[np.float64]) -> float:
-    """Mean of -log of the share given to the true label, in nats, without class weights or penalties.
-
-    Args:
-        labels: 0 or 1, shape (trace,).
-        scores: share of "positive", shape (trace,); kept 1e-7 away from 0 and 1, as Keras does.
-    """
-    share = np.clip(np.where(np.asarray(labels) == 1, scores, 1 - scores), 1e-7, 1 - 1e-7)
-    return float(-np.log(share).mean()) if share.size else math.nan
+    return {split: judge(data.part(split), training.scores(data.part(split)), threshold) for split in splits}
 
 
 def pack(arrays: Arrays) -> bytes:
