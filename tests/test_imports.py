@@ -36,8 +36,9 @@ FLOORS = {  # module or room -> floor; a room is a folder, all of whose modules 
     "cli": 5,
     "__main__": 5,
 }
-ACROSS = {("tuning", "report")}
-"""Rooms of one floor of which the first may import the second: a search ends with its report."""
+ACROSS = {("tuning", "report"), ("training", "measures")}
+"""Rooms of one floor of which the first may import the second: a search ends with its report, an epoch with its
+measures."""
 
 
 def modules() -> dict[str, Path]:
