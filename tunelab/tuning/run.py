@@ -103,6 +103,10 @@ def run_search(plan: Plan, facts: Mapping[str, Any], console: Console) -> Search
         there = stack.enter_context(ray_session(plan.address, debug=plan.debug))
         gpus = gpus_of_a_trial(plan.gpus, there)
         concurrent = plan.concurrent
+        if plan.address is not None and plan.gpus is None and not gpus:
+            console.print(
+                "No GPU is in the cluster now, so trials ask for none; if it adds some, use --gpus-per-trial."
+            )
         if plan.address is None:
             check_resources(plan.cpus, gpus, there)
             # proposals made ahead of time would know less than those made when a place is free
