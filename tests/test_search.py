@@ -26,6 +26,7 @@ from tunelab import journal
 from tunelab.data.synthetic import SyntheticSettings, write_folder
 from tunelab.errors import NoTrialSucceededError, UsageError
 from tunelab.search import search
+from tunelab.tuning import run as tuning_run
 
 pytestmark = [
     pytest.mark.ray,
@@ -303,6 +304,7 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         monkeypatch.setenv(name, value)
     client = boto3.client("s3")
     client.create_bucket(Bucket="radar-runs")
+    client.put_bucket_versioning(Bucket="radar-runs", VersioningConfiguration={"Status": "Enabled"})
     yield client
     server.stop()
 
@@ -313,6 +315,7 @@ def test_with_s3_storage_all_of_it_also_lands_there(
     request: pytest.FixtureRequest,
 ) -> None:  # fmt: skip
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tuning_run, "SYNC_SECONDS", 1.0)
     address = request.getfixturevalue("two_nodes").address if clustered else None
     name = "clustered" if clustered else "alone"  # the server keeps its buckets as long as this process lives
     result = search(
@@ -329,6 +332,8 @@ def test_with_s3_storage_all_of_it_also_lands_there(
         stored = bucket.get_object(Bucket="radar-runs", Key=f"lab/{name}/{key}")["Body"].read()
         assert stored == (result.folder / key).read_bytes()
         assert b"canary" not in stored
+    versions = bucket.list_object_versions(Bucket="radar-runs", Prefix=f"lab/{name}/report.json")["Versions"]
+    assert len(versions) > 1, "the report was sent while the search went on, too"
     with pytest.raises(UsageError, match=f"s3://radar-runs/lab/{name}: holds a run already"):
         search(tiny, data=folder, storage="s3://radar-runs/lab", name=name, console=quiet())
 

@@ -6,6 +6,7 @@ The run's folder is local; with ``s3://`` storage it is mirrored there. Ray keep
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections import Counter
@@ -227,7 +228,11 @@ def _ray_storage(plan: Plan) -> tuple[str, Any]:
     from pyarrow.fs import AwsStandardS3RetryStrategy, S3FileSystem
 
     retries = AwsStandardS3RetryStrategy(max_attempts=10)
-    filesystem = S3FileSystem(connect_timeout=10, request_timeout=60, retry_strategy=retries)
+    # boto3 reads these by itself; pyarrow does not when they are set after the process began
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    filesystem = S3FileSystem(
+        connect_timeout=10, request_timeout=60, retry_strategy=retries, endpoint_override=endpoint
+    )
     return plan.remote.removeprefix("s3://"), filesystem
 
 
