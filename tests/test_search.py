@@ -350,7 +350,7 @@ def test_simulated_scans_are_searched(gprmax_small: Path, tiny: Path, tmp_path: 
 def test_the_time_budget_ends_a_search(folder: Path, own: Path) -> None:
     """Trials that never end by themselves are ended, ranked and reported when the time is over."""
     (own / "endless.yaml").write_text(
-        "epochs: {max: 100000, patience: 100000}\n"
+        "epochs: {max: 100000, patience: 100000}\nearly_stopping: {grace: 100000}\n"
         "start_from:\n"
         "  - {family: 'own_models:build', does: good}\n"
         "  - {family: 'own_models:build', name: b, does: good}\n"
