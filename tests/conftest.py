@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tunelab.data.dataset import Dataset
 from tunelab.data.synthetic import SyntheticSettings, synthesize
@@ -15,6 +16,10 @@ os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 for _name in [n for n in os.environ if n.startswith(("AWS_", "RAY_ADDRESS", "KERAS_")) and n != "AWS_CA_BUNDLE"]:
     del os.environ[_name]
+
+# a busy machine is no fault of the code
+settings.register_profile("shared machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("shared machine")
 
 ROOT = Path(__file__).resolve().parents[1]
 

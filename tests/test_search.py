@@ -355,7 +355,7 @@ def test_the_time_budget_ends_a_search(folder: Path, own: Path) -> None:
         "  - {family: 'own_models:build', does: good}\n"
         "  - {family: 'own_models:build', name: b, does: good}\n"
     )
-    result = search(own / "endless.yaml", data=folder, storage=own, name="t", time_budget=25.0, console=quiet())
+    result = search(own / "endless.yaml", data=folder, storage=own, name="t", time_budget=45.0, console=quiet())
     assert result.exit_code == 0
     assert result.report["status_counts"] == {"interrupted": 2}
     assert not math.isnan(result.report["best"]["val_f1"])
