@@ -90,12 +90,16 @@ class Leaderboard:
             trial = self.trials[record["trial"]]
             trial.status, trial.cause = record["status"], record["cause"] or ""
 
+    def snapshot(self) -> list[Trial]:
+        """The trials there are now, oldest first; safe while another thread adds one."""
+        return list(self.trials.values())
+
     def ranked(self) -> list[Trial]:
         """Trials with a chosen epoch, best first, failed ones left out.
 
         By validation F1; equal ones by average precision on the tune split, then the smaller model, then the older.
         """
-        there = [t for t in self.trials.values() if t.chosen and t.status != "failed"]
+        there = [t for t in self.snapshot() if t.chosen and t.status != "failed"]
         return sorted(there, key=_order)  # stable: equal ones stay in the journal's order
 
     @property
@@ -107,7 +111,7 @@ class Leaderboard:
     @property
     def ended(self) -> int:
         """How many trials are over."""
-        return sum(t.status != "running" for t in self.trials.values())
+        return sum(t.status != "running" for t in self.snapshot())
 
 
 def _order(trial: Trial) -> tuple[float, float, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -77,3 +78,28 @@ def test_times_and_numbers() -> None:
     assert [clock(s) for s in (7.9, 187, 3787)] == ["0:07", "3:07", "1:03:07"]
     assert number(float("nan")) == "–"  # noqa: RUF001
     assert number(0.12345) == "0.123"
+
+
+def test_the_table_can_be_drawn_while_trials_are_added(recorder: Recorder) -> None:
+    """The terminal's table is drawn by a thread of its own."""
+    goal = Goal(trials=None, seconds=None, begun=time.monotonic(), always_positive_f1=0.2, columns=("l2",))
+    reporter = Reporter(recorder.board, goal, Console(file=io.StringIO(), width=100))
+    faults: list[BaseException] = []
+    over = threading.Event()
+
+    def draw() -> None:
+        while not over.is_set():
+            try:
+                reporter._render()
+            except RuntimeError as error:
+                faults.append(error)
+
+    drawing = threading.Thread(target=draw)
+    drawing.start()
+    for i in range(1500):
+        suggestion = {"kind": "suggestion", "trial": f"{i:04d}", "name": "", "family": "lstm"}
+        recorder.board.apply(suggestion | {"params": {}, "point": {"l2": float(i)}})
+    over.set()
+    drawing.join()
+    assert faults == []
+    assert len(recorder.board.snapshot()) == 1500

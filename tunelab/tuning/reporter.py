@@ -89,7 +89,7 @@ class Reporter:
         return f"{trials}, {clock(seconds)}{f' of {clock(goal.seconds)}' if goal.seconds else ''}"
 
     def _render(self) -> Group:
-        running = sum(t.status == "running" for t in self._board.trials.values())
+        running = sum(t.status == "running" for t in self._board.snapshot())
         table = Table(title=f"{self._progress()}, {running} running", title_justify="left", expand=True)
         for title in ("rank", "trial", "family", "varied", "epoch", "F1", "AP", "prec.", "recall", "status"):
             right = title in ("rank", "epoch", "F1", "AP", "prec.", "recall")
@@ -102,32 +102,32 @@ class Reporter:
                 min_width=None if flexible else len(title),
                 ratio=1 if flexible else None,
             )
-        ranked = self._board.ranked()
+        ranked, varied = self._board.ranked(), self._varied()
         for rank, trial in enumerate(ranked[:ROWS], start=1):
             epoch = trial.chosen
             values = [] if epoch is None else [epoch[name] for name in _SHOWN]
             name = f"{trial.trial} {clean(trial.name)}".strip()
             place = "" if math.isnan(trial.val_f1) else str(rank)
             when = f"{epoch.epoch}/{trial.epochs[-1].epoch}" if epoch else ""
-            row = [place, name, trial.family, self._varied(trial), when, *map(number, values), trial.status]
+            here = clean(" ".join(f"{key}={short(trial.point[key])}" for key in varied if key in trial.point))
+            row = [place, name, trial.family, here, when, *map(number, values), trial.status]
             table.add_row(*(Text(cell) for cell in row))
         baseline = number(self._goal.always_positive_f1)
         below = f"AP: average precision; always answering positive: F1 {baseline} on the validation split"
         if len(ranked) > ROWS:
             below = f"{len(ranked) - ROWS} more; {below}"
-        failed = sum(t.status == "failed" for t in self._board.trials.values())
+        failed = sum(t.status == "failed" for t in self._board.snapshot())
         if failed:
             below += f"; {failed} failed"
         return Group(table, Text(below))
 
-    def _varied(self, trial: Trial) -> str:
-        """The dimensions whose values differ between trials, those of this one."""
-        words = []
-        for name in self._goal.columns:
-            seen = {repr(t.point[name]) for t in self._board.trials.values() if name in t.point}
-            if len(seen) > 1 and name in trial.point:
-                words.append(f"{name}={short(trial.point[name])}")
-        return clean(" ".join(words))
+    def _varied(self) -> list[str]:
+        """The dimensions whose values differ between trials."""
+        seen: dict[str, set[str]] = {name: set() for name in self._goal.columns}
+        for trial in self._board.snapshot():
+            for name, value in trial.point.items():
+                seen[name].add(repr(value))
+        return [name for name, values in seen.items() if len(values) > 1]
 
 
 _SHOWN = ("val_f1", "val_average_precision", "precision", "recall")
