@@ -162,7 +162,8 @@ def test_example_data_set_can_be_written_and_read(tmp_path, monkeypatch):
     dataset = load_folder(tmp_path / "scans")
     assert (dataset.n_scans, dataset.n_traces, dataset.n_samples, dataset.dt) == (8, 320, 128, 1e-10)
     assert int(dataset.labels.sum()) == 40
-    echo = dataset.traces[dataset.labels == 1, 60:70].mean() - dataset.traces[dataset.labels == 0, 60:70].mean()
+    traces = dataset.samples.traces
+    echo = traces[dataset.labels == 1, 60:70].mean() - traces[dataset.labels == 0, 60:70].mean()
     assert echo == pytest.approx(3, abs=0.3)
 
 

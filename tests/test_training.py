@@ -74,21 +74,21 @@ def test_batches_pad_at_the_end_and_leave_the_data_alone(small_data: Dataset) ->
     from tunelab.data.batches import Batches
 
     part = small_data.part("train")
-    before = part.traces.copy()
+    last = part.n_scans - 1
+    before = part.read(last).copy()
     batches = Batches(part, np.arange(part.n_scans)[::-1], size=5, longest=25, class_weight=2.0)
     assert len(batches) == math.ceil(part.n_scans / 5)
     inputs, labels, weights = batches[0]
-    last = part.n_scans - 1
     long = int(part.lengths[last])
-    assert inputs["traces"].shape == (5, 25, part.traces.shape[1])
+    assert inputs["traces"].shape == (5, 25, part.samples.n_samples)
     assert inputs["lengths"][0] == long
-    np.testing.assert_array_equal(inputs["traces"][0, :long], part.traces[part.starts[last] :][:long])
+    np.testing.assert_array_equal(inputs["traces"][0, :long], part.read(last))
     assert not inputs["traces"][0, long:].any()
     assert not weights[0, long:].any()
     assert set(np.unique(weights)) <= {0.0, 1.0, 2.0}
     np.testing.assert_array_equal(weights == 2.0, labels == 1)
     inputs["traces"][:] = 7
-    np.testing.assert_array_equal(part.traces, before)
+    np.testing.assert_array_equal(part.read(last), before)
 
 
 def test_the_same_seed_repeats_a_training_and_another_does_not(small_data: Dataset) -> None:
@@ -144,9 +144,11 @@ def test_the_chosen_epoch_is_the_best_on_tune_and_patience_counts_from_it(small_
 
 
 def test_a_nan_loss_ends_the_training_in_its_epoch(small_data: Dataset) -> None:
-    traces = small_data.traces.copy()
-    traces[0] = np.nan  # scans lie in the order of the splits: the first is a training scan
-    outcomes = run(training(dataclasses.replace(small_data, traces=traces)))
+    traces = small_data.samples.traces.copy()
+    train = small_data.part("train")
+    samples = dataclasses.replace(small_data.samples, traces=traces)
+    samples.read(int(train.positions[0]))[0] = np.nan
+    outcomes = run(training(dataclasses.replace(small_data, samples=samples)))
     assert len(outcomes) == 1
     assert outcomes[0].failed == "the loss is nan in epoch 1"
     assert not outcomes[0].improved

@@ -1,47 +1,49 @@
 from __future__ import annotations
 
+import dataclasses
 import pickle
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from tunelab.data.dataset import SPLITS, Dataset, fingerprint_of, make_dataset, split_order
+from tunelab.data.dataset import SHARD_BYTES, SHARDS, Dataset, deal_shards, make_dataset, moments_of
 from tunelab.errors import UsageError
 
-
-def small(splits=("train", "train", "tune", "validation", "test"), **changes) -> Dataset:
-    lengths = np.array([3, 2, 4, 1, 2])
-    fields = {
-        "traces": np.arange(36, dtype=np.float32).reshape(12, 3),
-        "labels": (np.arange(12) % 3 == 0).astype(np.int8),
-        "lengths": lengths,
-        "scans": ("a", "b", "c", "d", "e"),
-        "splits": splits,
-        "dt": 1e-10,
-        "source": "here",
-    }
-    return make_dataset(**(fields | changes))
+TRACES = np.arange(36, dtype=np.float32).reshape(12, 3)
+ENDS = {"a": (0, 3), "b": (3, 5), "c": (5, 9), "d": (9, 10), "e": (10, 12)}
 
 
-def test_parts_are_views_with_their_scans_labels_and_starts():
-    dataset = small()
+def small(splits=("train", "train", "tune", "validation", "test"), *, traces=TRACES, ends=ENDS, labels=None) -> Dataset:
+    labels = (np.arange(12) % 3 == 0).astype(np.int8) if labels is None else labels
+    return make_dataset(
+        scans={name: traces[start:end] for name, (start, end) in ends.items()},
+        labels={name: labels[start:end] for name, (start, end) in ends.items()},
+        splits=dict(zip(ends, splits, strict=True)),
+        dt=1e-10,
+        source="here",
+    )
+
+
+def test_parts_hold_their_scans_labels_and_starts():
+    dataset = small(("train", "tune", "train", "validation", "test"))
     train, tune = dataset.part("train"), dataset.part("tune")
     assert (dataset.n_scans, dataset.n_traces, dataset.n_samples) == (5, 12, 3)
-    assert train.scans == ("a", "b")
+    assert train.scans == ("a", "c")
     assert train.starts.tolist() == [0, 3]
-    assert train.scan_of_trace().tolist() == [0, 0, 0, 1, 1]
-    assert (tune.n_scans, tune.n_traces, tune.positives) == (1, 4, 1)
-    assert tune.traces[0].tolist() == [15, 16, 17]
-    assert np.shares_memory(train.traces, dataset.traces)
-    assert np.shares_memory(tune.labels, dataset.labels)
+    assert train.scan_of_trace().tolist() == [0, 0, 0, 1, 1, 1, 1]
+    assert train.labels.tolist() == [1, 0, 0, 0, 1, 0, 0]
+    assert train.labels_of(1).tolist() == [0, 1, 0, 0]
+    assert train.read(1)[0].tolist() == [15, 16, 17]
+    assert (tune.n_scans, tune.n_traces, tune.positives) == (1, 2, 1)
+    assert tune.read(0).tolist() == [[9, 10, 11], [12, 13, 14]]
+    assert dataset.positives_of_scans().tolist() == [1, 1, 1, 1, 0]
 
 
-def test_a_split_that_does_not_lie_together_is_gathered_in_order():
-    dataset = small(("train", "tune", "train", "validation", "test"))
-    part = dataset.part("train")
-    assert part.scans == ("a", "c")
-    assert part.starts.tolist() == [0, 3]
-    assert part.traces[:, 0].tolist() == [0, 3, 6, 15, 18, 21, 24]
+def test_scans_lie_by_id_whatever_the_order_given():
+    assert small().scans == ("a", "b", "c", "d", "e")
+    assert small(ends=dict(reversed(ENDS.items()))).scans == ("a", "b", "c", "d", "e")
 
 
 def test_an_empty_split_is_an_empty_part_and_an_unknown_one_an_error():
@@ -52,15 +54,22 @@ def test_an_empty_split_is_an_empty_part_and_an_unknown_one_an_error():
         small().part("valid")
 
 
-def test_arrays_are_read_only_and_the_callers_own_array_stays_writeable():
-    traces = np.zeros((12, 3), np.float32)
-    dataset = small(traces=traces)
+def test_arrays_are_read_only():
+    dataset = small()
     with pytest.raises(ValueError, match="read-only"):
-        dataset.traces[0, 0] = 1
+        dataset.samples.read(1)[0, 0] = 1
     with pytest.raises(ValueError, match="read-only"):
         dataset.part("tune").labels[0] = 1
-    traces[0, 0] = 1
-    assert traces.flags.writeable
+    assert TRACES.flags.writeable
+
+
+def test_moments_are_those_of_each_scan():
+    means, variances = small().samples.moments(np.array([2, 0]))
+    np.testing.assert_allclose(means, [TRACES[5:9].mean(0), TRACES[:3].mean(0)])
+    np.testing.assert_allclose(variances, [TRACES[5:9].var(0), TRACES[:3].var(0)])
+    constant, none = moments_of(np.full((4, 2), 1e6 + 0.1, np.float32))
+    assert none.tolist() == [0, 0]
+    assert constant.tolist() == [np.float32(1e6 + 0.1)] * 2
 
 
 def test_data_set_and_part_survive_pickling_with_buffers_out_of_band():
@@ -69,49 +78,63 @@ def test_data_set_and_part_survive_pickling_with_buffers_out_of_band():
     data = pickle.dumps(dataset, protocol=5, buffer_callback=buffers.append)
     again = pickle.loads(data, buffers=[memoryview(bytes(b.raw())) for b in buffers])  # read-only, as from Ray
     assert buffers
-    np.testing.assert_array_equal(again.part("train").traces, dataset.part("train").traces)
+    np.testing.assert_array_equal(again.part("train").read(1), dataset.part("train").read(1))
     assert again.fingerprint == dataset.fingerprint
     part = pickle.loads(pickle.dumps(dataset.part("tune")))
     assert part.scans == ("c",)
     np.testing.assert_array_equal(part.labels, dataset.part("tune").labels)
 
 
-def test_fingerprint_ignores_order_and_splits_and_sees_every_value():
+def test_fingerprint_ignores_splits_and_sees_every_value():
     base = small()
-    flipped = small(
-        traces=np.concatenate([base.traces[3:5], base.traces[:3], base.traces[5:]]),
-        labels=np.concatenate([base.labels[3:5], base.labels[:3], base.labels[5:]]),
-        lengths=np.array([2, 3, 4, 1, 2]),
-        scans=("b", "a", "c", "d", "e"),
-        splits=("test", "tune", "train", "train", "train"),
-    )
-    assert flipped.fingerprint == base.fingerprint
-    sample = base.traces.copy()
+    assert base.with_splits(("test", "tune", "train", "train", "train")).fingerprint == base.fingerprint
+    assert dataclasses.replace(base, shards=np.zeros(5, np.int64)).fingerprint == base.fingerprint
+    sample = TRACES.copy()
     sample[11, 2] += 1
     label = base.labels.copy()
     label[4] ^= 1
     others = [
         small(traces=sample),
         small(labels=label),
-        small(scans=("a", "b", "c", "d", "f")),
-        small(lengths=np.array([2, 3, 4, 1, 2])),
+        small(ends={**{k: v for k, v in ENDS.items() if k != "e"}, "f": ENDS["e"]}),
+        small(ends={**ENDS, "a": (0, 2), "b": (2, 5)}),
     ]
     assert len({d.fingerprint for d in [base, *others]}) == 5
     assert len(base.fingerprint) == 64
 
 
 def test_fingerprint_stays_what_it_was():
-    value = fingerprint_of(["a"], np.array([2]), np.array([0, 1], np.int8), np.array([[1, 2], [3, 4]], np.float32))
-    assert value == "009fb9a1b152ef317f760cfebe729127878fec098b67dfbc73b7e960ebd0edd7"
+    assert small().fingerprint == "bb515bda302d12274f98c61b761c45740e84aaff846b6e5244eb3736a70f8c90"
 
 
-def test_arrays_that_contradict_each_other_are_refused():
-    with pytest.raises(ValueError, match=r"11 traces, but samples \(12, 3\) and labels \(12,\)"):
-        small(lengths=np.array([3, 2, 4, 1, 1]))
-    with pytest.raises(ValueError, match="5 lengths, 5 scans, 4 splits"):
-        small(splits=("train",) * 4)
+def test_columns_that_contradict_each_other_are_refused():
+    with pytest.raises(ValueError, match="5 scans, but 4 splits"):
+        small().with_splits(("train",) * 4)
+    with pytest.raises(ValueError, match="12 traces, but 11 labels"):
+        dataclasses.replace(small(), labels=np.zeros(11, np.int8))
+    with pytest.raises(ValueError, match="one stands twice"):
+        dataclasses.replace(small(), scans=("a", "a", "c", "d", "e"))
 
 
-def test_split_order_is_by_split_then_id():
-    assert split_order(["d", "c", "b", "a"], ["train", "test", "tune", "train"]) == [3, 0, 2, 1]
-    assert SPLITS == ("train", "tune", "validation", "test")
+def test_silent_traces_are_counted_and_nothing_else():
+    traces = TRACES.copy()
+    traces[3], traces[4], traces[7] = 0, (1, 1, 2), -2
+    assert small(traces=traces).silent.tolist() == [0, 1, 1, 0, 0]
+
+
+@given(st.lists(st.integers(1, SHARD_BYTES // 3), min_size=1, max_size=60))
+def test_shards_are_runs_of_neighbours_about_equally_large(sizes):
+    shards = deal_shards(np.array(sizes))
+    assert shards[0] == 0
+    assert set(np.diff(shards)) <= {0, 1}
+    count = int(shards[-1]) + 1
+    assert count <= len(sizes)
+    share = sum(sizes) / max(SHARDS, sum(sizes) / SHARD_BYTES)
+    for shard in range(count):
+        assert sum(np.array(sizes)[shards == shard]) <= share + 2 * max(sizes)
+
+
+def test_as_many_shards_as_the_size_needs():
+    assert deal_shards(np.full(100, 10)).tolist() == np.repeat(np.arange(8), [12, 13] * 4).tolist()
+    assert int(deal_shards(np.full(100, SHARD_BYTES // 2))[-1]) == 49
+    assert deal_shards(np.array([5, 5, 5])).tolist() == [0, 1, 2]

@@ -72,7 +72,7 @@ def test_scans_labels_and_splits_of_a_folder(make_folder):
         for scan, start, length in zip(part.scans, part.starts, part.lengths, strict=True):
             i = int(scan[1:])
             assert length == 5 + i
-            np.testing.assert_array_equal(part.traces[start : start + length], scan_values(i, 5 + i))
+            np.testing.assert_array_equal(part.read(part.scans.index(scan)), scan_values(i, 5 + i))
             assert part.labels[start : start + length].tolist() == [0, 1] + [0] * (3 + i)
 
 
@@ -97,8 +97,7 @@ def test_given_files_groups_and_splits_are_used(make_folder):
     write_csv(folder / "scans.csv", [("scan", "file", "split"), *rows])
     dataset = load_folder(folder)
     assert dict(zip(dataset.scans, dataset.splits, strict=True)) == {f"s{i:02}": s for i, s in enumerate(splits)}
-    assert dataset.scans == ("s02", "s03", "s01", "s04", "s00", "s05")
-    np.testing.assert_array_equal(dataset.traces[:7], scan_values(2, 7))
+    np.testing.assert_array_equal(dataset.samples.read(2), scan_values(2, 7))
 
 
 def test_groups_are_kept_together(make_folder):
@@ -132,7 +131,7 @@ def test_a_minority_of_other_widths_is_left_out_and_noted_or_resampled(make_fold
     assert (everything.n_scans, everything.notes) == (8, ())
     assert everything.dt == pytest.approx(1e-10)
     assert load_folder(folder, resample=8).dt == pytest.approx(1e-10 * 15 / 7)
-    assert load_folder(folder, resample=8).traces.shape == (everything.n_traces, 8)
+    assert load_folder(folder, resample=8).n_samples == 8
     with pytest.raises(UsageError, match="resample = 1"):
         load_folder(folder, resample=1)
 
@@ -257,7 +256,7 @@ def test_the_scans_of_gprmax():
     )
     everything = load_folder(HOME, resample=512)
     assert (everything.n_scans, everything.n_traces, int(everything.labels.sum())) == (84, 4_228, 479)
-    assert everything.traces.shape == (4_228, 512)
+    assert everything.n_samples == 512
     assert everything.dt == pytest.approx(24.044e-9 / 511, rel=1e-3)
     for split in ("train", "tune", "validation", "test"):
         part = everything.part(split)

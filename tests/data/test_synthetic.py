@@ -17,7 +17,7 @@ SMALL = SyntheticSettings(scans=24, traces=30, samples=120, shortest=0.5, seed=5
 
 def test_a_seed_fixes_every_byte_and_another_changes_them():
     one, two = synthesize(SMALL), synthesize(SMALL)
-    assert one.traces.tobytes() == two.traces.tobytes()
+    assert one.samples.traces.tobytes() == two.samples.traces.tobytes()
     assert (one.fingerprint, one.splits, one.scans) == (two.fingerprint, two.splits, two.scans)
     assert synthesize(replace(SMALL, seed=6)).fingerprint != one.fingerprint
 
@@ -26,9 +26,7 @@ def test_a_scan_does_not_depend_on_how_many_there_are():
     few, many = synthesize(SMALL), synthesize(replace(SMALL, scans=30))
 
     def scan(dataset, name):
-        i = dataset.scans.index(name)
-        end = int(np.cumsum(dataset.lengths)[i])
-        return dataset.traces[end - dataset.lengths[i] : end]
+        return dataset.samples.read(dataset.scans.index(name))
 
     np.testing.assert_array_equal(scan(few, "syn003"), scan(many, "syn003"))
 
@@ -41,7 +39,7 @@ def test_sizes_lengths_and_shares():
     assert (int(dataset.lengths.min()), int(dataset.lengths.max())) == (60, 100)
     assert len(set(dataset.lengths.tolist())) > 30
     assert dataset.labels.mean() == pytest.approx(0.14, abs=0.03)
-    assert np.isfinite(dataset.traces).all()
+    assert np.isfinite(dataset.samples.traces).all()
     positives = [int(x.sum()) for x in np.split(dataset.labels, np.cumsum(dataset.lengths)[:-1])]
     assert 30 < positives.count(0) < 90
     assert synthesize(replace(SMALL, shortest=1.0)).lengths.tolist() == [30] * 24
@@ -49,7 +47,7 @@ def test_sizes_lengths_and_shares():
 
 def test_all_10057_samples():
     dataset = synthesize(SyntheticSettings(scans=8, traces=20, samples=10_057, window=24e-9, objects=(0, 1, 0)))
-    assert dataset.traces.shape == (160, 10_057)
+    assert dataset.samples.traces.shape == (160, 10_057)
 
 
 def test_noise_lies_below_the_reference_echo_by_what_was_asked():
@@ -71,7 +69,7 @@ def test_the_written_folder_is_gprmax_s_and_reads_back_as_the_same_data_set(tmp_
     assert read.fingerprint == memory.fingerprint
     assert (read.scans, read.splits, read.notes) == (memory.scans, memory.splits, ())
     assert read.dt == pytest.approx(memory.dt)
-    np.testing.assert_array_equal(read.traces, memory.traces)
+    np.testing.assert_array_equal(read.samples.traces, memory.samples.traces)
     with h5py.File(folder / "scans" / "syn000_merged.out") as file:
         assert set(file.attrs) == {"Title", "gprMax", "Iterations", "dt", "nrx"}
         assert file.attrs["Iterations"] == 120
@@ -148,7 +146,7 @@ def test_the_embedded_set_is_small_uneven_and_an_eighth_positive():
     dataset = embedded()
     assert dataset.source == "embedded synthetic data set"
     assert dataset.fingerprint == synthesize(EMBEDDED).fingerprint
-    assert dataset.traces.nbytes < 8e6
+    assert dataset.samples.traces.nbytes < 8e6
     assert len(set(dataset.lengths.tolist())) > 10
     for split in ("train", "tune", "validation", "test"):
         part = dataset.part(split)
@@ -158,11 +156,12 @@ def test_the_embedded_set_is_small_uneven_and_an_eighth_positive():
 def test_positive_traces_can_be_told_from_others_by_their_energy():
     """After the mean trace is gone, traces over an object hold more than the others: the labels are about the data."""
     part = embedded().part("train")
-    energy = np.log(np.mean((part.traces[:, 45:] - part.traces[:, 45:].mean(0)) ** 2, axis=1))
+    traces = np.concatenate([part.read(i) for i in range(part.n_scans)])[:, 45:]
+    energy = np.log(np.mean((traces - traces.mean(0)) ** 2, axis=1))
     assert energy[part.labels == 1].mean() > energy[part.labels == 0].mean() + 0.3
 
 
 def test_the_smallest_sizes():
     dataset = synthesize(replace(SMALL, scans=20, traces=1, samples=59, objects=(0, 1, 0)))
-    assert dataset.traces.shape == (20, 59)
+    assert dataset.samples.traces.shape == (20, 59)
     assert SyntheticSettings().dt == pytest.approx(16e-9 / 159)

@@ -37,13 +37,13 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]
     def __getitem__(self, index: int) -> tuple[dict[str, Any], NDArray[np.int32], NDArray[np.float32]]:
         """One batch."""
         chosen = self.order[index * self.size : (index + 1) * self.size]
-        traces = np.zeros((len(chosen), self.longest, self.part.traces.shape[1]), np.float32)
+        traces = np.zeros((len(chosen), self.longest, self.part.samples.n_samples), np.float32)
         labels = np.zeros(traces.shape[:2], np.int32)
         weights = np.zeros(traces.shape[:2], np.float32)
         for row, scan in enumerate(chosen):
-            here = slice(int(self.part.starts[scan]), int(self.part.starts[scan] + self.part.lengths[scan]))
-            long = here.stop - here.start
-            traces[row, :long] = self.part.traces[here]
-            labels[row, :long] = self.part.labels[here]
-            weights[row, :long] = np.where(self.part.labels[here] == 1, self.class_weight, 1.0)
+            here, own = self.part.read(int(scan)), self.part.labels_of(int(scan))
+            long = len(own)
+            traces[row, :long] = here
+            labels[row, :long] = own
+            weights[row, :long] = np.where(own == 1, self.class_weight, 1.0)
         return {"traces": traces, "lengths": self.part.lengths[chosen].astype(np.int32)}, labels, weights

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Sequence
 
@@ -35,7 +34,7 @@ def describe(dataset: Dataset) -> str:
             f"fingerprint   {dataset.fingerprint}",
             f"scans         {dataset.n_scans:,} of {_range(dataset.lengths)} traces, {dataset.n_traces:,} in all",
             f"samples       {dataset.n_samples:,} a trace, {_rate(dataset)}",
-            f"memory        {dataset.traces.nbytes / 2**20:,.1f} MiB of float32",
+            f"memory        {dataset.n_traces * dataset.n_samples * 4 / 2**20:,.1f} MiB of float32",
             "",
             *_table(dataset),
             "",
@@ -51,28 +50,12 @@ def f1_deviation(scans: int) -> float:
     return SPREAD / math.sqrt(scans) if scans else math.nan
 
 
-def silent_traces(dataset: Dataset) -> dict[str, int]:
-    """Scans with traces whose samples are all equal, and how many: dead channels or padding, yet valid to a model."""
-    found = {}
-    for scan, rows in _scans(dataset):
-        silent = int(np.count_nonzero(np.ptp(dataset.traces[rows], axis=1) == 0))
-        if silent:
-            found[scan] = silent
-    return found
-
-
 def identical_scans(dataset: Dataset) -> list[tuple[str, ...]]:
     """Groups of scans whose samples are the same to the last bit."""
     same: dict[str, list[str]] = {}
-    for scan, rows in _scans(dataset):
-        digest = hashlib.sha256(np.ascontiguousarray(dataset.traces[rows]).data).hexdigest()
+    for scan, digest in zip(dataset.scans, dataset.digests, strict=True):
         same.setdefault(digest, []).append(scan)
     return [tuple(group) for group in same.values() if len(group) > 1]
-
-
-def _scans(dataset: Dataset) -> list[tuple[str, slice]]:
-    ends = np.cumsum(dataset.lengths)
-    return [(s, slice(int(e - n), int(e))) for s, e, n in zip(dataset.scans, ends, dataset.lengths, strict=True)]
 
 
 def _table(dataset: Dataset) -> list[str]:
@@ -93,7 +76,7 @@ def _line(name: str, scans: int, traces: int, positive: int) -> str:
 
 def _oddities(dataset: Dataset) -> list[str]:
     lines = []
-    silent = silent_traces(dataset)
+    silent = {scan: int(n) for scan, n in zip(dataset.scans, dataset.silent, strict=True) if n}
     if silent:
         where = first_five(f"{scan}: {n}" for scan, n in silent.items())
         lines.append(f"silent traces: {sum(silent.values())} in {len(silent)} scans hold one value only ({where})")

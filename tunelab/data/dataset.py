@@ -1,15 +1,17 @@
-"""A data set in memory: scans, labels, lengths and the split of each scan. Reading and generating are elsewhere.
+"""A data set: labels, lengths and splits in memory, samples wherever they are. Reading and generating are elsewhere.
 
-Shapes are (trace, sample) with the scans one after another; scans differ in length, and ``lengths``, never zeros,
-says where one ends. Scans lie in the order of :data:`SPLITS`, so the part of each split is a slice and costs no copy.
+Shapes are (trace, sample) for a scan. Scans differ in length, and ``lengths``, never zeros, says where one ends.
+Scans lie in the order of their ids; which shard, group and split each belongs to is told by a column, so that another
+seed, or another fold, deals the same scans anew without touching a sample.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TypeVar
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,21 +23,69 @@ Number = TypeVar("Number", bound=np.generic)
 SPLITS = ("train", "tune", "validation", "test")
 """train: weights; tune: threshold, early stopping, sampler; validation: ranking; test: once, for the finalists."""
 
+SHARDS = 8
+"""Shards of a data set that is not told its own, where it has as many scans and needs no more for its size."""
+SHARD_BYTES = 2**28
+"""Bytes of samples that such a shard holds at most."""
+
+
+class Samples(Protocol):
+    """The samples of every scan, by the scan's position. Holders are picklable, and on disk cheap to pickle."""
+
+    @property
+    def n_samples(self) -> int:
+        """Samples of every trace."""
+
+    def read(self, scan: int) -> NDArray[np.float32]:
+        """A scan, shape (trace, sample); not to be written to."""
+
+    def moments(self, scans: NDArray[np.intp]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Mean and variance over the traces of each of these scans, shapes (scan, sample)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InMemory:
+    """Samples as one array, the scans one after another."""
+
+    traces: NDArray[np.float32]
+    """Shape (trace, sample)."""
+    lengths: NDArray[np.int64]
+    """Traces of each scan, shape (scan,)."""
+
+    @property
+    def n_samples(self) -> int:
+        """See :class:`Samples`."""
+        return int(self.traces.shape[1])
+
+    def read(self, scan: int) -> NDArray[np.float32]:
+        """See :class:`Samples`; a view."""
+        end = int(self.lengths[: scan + 1].sum())
+        return self.traces[end - int(self.lengths[scan]) : end]
+
+    def moments(self, scans: NDArray[np.intp]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """See :class:`Samples`."""
+        found = [moments_of(self.read(int(scan))) for scan in scans]
+        return np.stack([mean for mean, _ in found]), np.stack([variance for _, variance in found])
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """The scans of one split; arrays are read-only views wherever the scans lie together."""
+    """The scans of one split."""
 
-    traces: NDArray[np.float32]
-    """Shape (trace, sample), the scans one after another."""
+    samples: Samples
+    """Of the whole data set."""
+    positions: NDArray[np.intp]
+    """Of this part's scans in the data set, shape (scan,)."""
     labels: NDArray[np.int8]
-    """0 or 1, shape (trace,)."""
+    """0 or 1, the scans one after another, shape (trace,)."""
     lengths: NDArray[np.int64]
     """Traces of each scan, shape (scan,)."""
     starts: NDArray[np.int64]
-    """First row of each scan in ``traces``, shape (scan,)."""
+    """First row of each scan in ``labels``, shape (scan,)."""
     scans: tuple[str, ...]
     """Ids of the scans, in order."""
+    shards: NDArray[np.int64]
+    """The shard of each scan, shape (scan,)."""
 
     @property
     def n_scans(self) -> int:
@@ -52,6 +102,14 @@ class Part:
         """Number of traces labelled 1."""
         return int(np.count_nonzero(self.labels))
 
+    def read(self, scan: int) -> NDArray[np.float32]:
+        """The samples of the part's scan of this number, shape (trace, sample); not to be written to."""
+        return self.samples.read(int(self.positions[scan]))
+
+    def labels_of(self, scan: int) -> NDArray[np.int8]:
+        """The labels of the part's scan of this number, shape (trace,)."""
+        return self.labels[self.starts[scan] : self.starts[scan] + self.lengths[scan]]
+
     def scan_of_trace(self) -> NDArray[np.int64]:
         """Index into ``scans`` of each trace, shape (trace,)."""
         return np.repeat(np.arange(self.n_scans, dtype=np.int64), self.lengths)
@@ -59,38 +117,46 @@ class Part:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dataset:
-    """Scans with labels and splits. Picklable; its arrays may be read-only views of shared memory."""
+    """Scans with labels and splits."""
 
-    traces: NDArray[np.float32]
-    """Shape (trace, sample), the scans one after another."""
+    samples: Samples
     labels: NDArray[np.int8]
-    """0 or 1, shape (trace,)."""
+    """0 or 1, the scans one after another, shape (trace,)."""
     lengths: NDArray[np.int64]
     """Traces of each scan, shape (scan,)."""
     scans: tuple[str, ...]
-    """Ids of the scans."""
+    """Ids of the scans, sorted."""
+    groups: tuple[str, ...]
+    """Scans of one group are not independent and never parted."""
+    shards: NDArray[np.int64]
+    """The shard of each scan, shape (scan,)."""
     splits: tuple[str, ...]
     """The split of each scan, one of :data:`SPLITS`."""
+    digests: tuple[str, ...]
+    """:func:`digest_of` the samples of each scan."""
+    silent: NDArray[np.int64]
+    """Traces of each scan that hold one value only, shape (scan,)."""
     dt: float | None
     """Seconds between samples; None when unknown or mixed."""
-    fingerprint: str
-    """:func:`fingerprint_of` the scans: the same for any splits and any order."""
     source: str
     """What it was read from, as given."""
     notes: tuple[str, ...]
     """Messages for people: what was left out, and why."""
 
     def __post_init__(self) -> None:
-        n = int(self.lengths.sum())
-        if self.traces.ndim != 2 or self.traces.shape[0] != n or self.labels.shape != (n,):
-            raise ValueError(f"{n} traces, but samples {self.traces.shape} and labels {self.labels.shape}")
-        if not self.lengths.shape == (len(self.scans),) == (len(self.splits),):
-            raise ValueError(f"{len(self.lengths)} lengths, {len(self.scans)} scans, {len(self.splits)} splits")
+        n = len(self.scans)
+        for name in ("lengths", "groups", "shards", "splits", "digests", "silent"):
+            if len(getattr(self, name)) != n:
+                raise ValueError(f"{n} scans, but {len(getattr(self, name))} {name}")
+        if self.labels.shape != (int(self.lengths.sum()),):
+            raise ValueError(f"{int(self.lengths.sum())} traces, but {self.labels.size} labels")
+        if list(self.scans) != sorted(set(self.scans)):
+            raise ValueError("scans are not sorted by id, or one stands twice")
 
     @property
     def n_samples(self) -> int:
         """Samples of every trace."""
-        return int(self.traces.shape[1])
+        return self.samples.n_samples
 
     @property
     def n_scans(self) -> int:
@@ -100,7 +166,31 @@ class Dataset:
     @property
     def n_traces(self) -> int:
         """Number of traces of all scans together."""
-        return int(self.traces.shape[0])
+        return int(self.labels.size)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256, in hex, over id, length, labels and samples of every scan: the same for any splits and shards.
+
+        Numbers are hashed as little-endian int64, int8 and float32, so that every machine finds the same value.
+        """
+        digest = hashlib.sha256(b"tunelab data set 2\n")
+        ends = np.cumsum(self.lengths)
+        for i, scan in enumerate(self.scans):
+            name = scan.encode()
+            digest.update(np.array([len(name), self.lengths[i], self.n_samples], dtype="<i8").tobytes())
+            digest.update(name)
+            digest.update(np.ascontiguousarray(self.labels[ends[i] - self.lengths[i] : ends[i]]).data)
+            digest.update(bytes.fromhex(self.digests[i]))
+        return digest.hexdigest()
+
+    def with_splits(self, splits: Sequence[str]) -> Dataset:
+        """The same scans, dealt in another way."""
+        return replace(self, splits=tuple(splits))
+
+    def positives_of_scans(self) -> NDArray[np.int64]:
+        """Traces labelled 1 of each scan, shape (scan,)."""
+        return np.add.reduceat(self.labels, np.cumsum(self.lengths) - self.lengths, dtype=np.int64)
 
     def part(self, split: str) -> Part:
         """The scans of one split, in order.
@@ -113,82 +203,96 @@ class Dataset:
         """
         if split not in SPLITS:
             raise UsageError(f"{split!r} is no split{did_you_mean(split, SPLITS)}")
-        chosen = np.flatnonzero(np.array([name == split for name in self.splits], dtype=bool))
-        ends = np.cumsum(self.lengths)
-        begins = ends - self.lengths
+        member = np.array([name == split for name in self.splits], dtype=bool)
+        chosen = np.flatnonzero(member)
         lengths = self.lengths[chosen]
-        rows: slice | NDArray[np.intp]
-        if chosen.size == 0:
-            rows = slice(0, 0)
-        elif chosen[-1] - chosen[0] + 1 == chosen.size:
-            rows = slice(int(begins[chosen[0]]), int(ends[chosen[-1]]))
-        else:
-            rows = np.concatenate([np.arange(begins[i], ends[i]) for i in chosen])
         return Part(
-            traces=self.traces[rows],
-            labels=self.labels[rows],
+            samples=self.samples,
+            positions=chosen,
+            labels=read_only(self.labels[np.repeat(member, self.lengths)]),
             lengths=lengths,
             starts=np.cumsum(lengths) - lengths,
             scans=tuple(self.scans[i] for i in chosen),
+            shards=self.shards[chosen],
         )
-
-
-def split_order(scans: Sequence[str], splits: Sequence[str]) -> list[int]:
-    """Positions of the scans ordered by split, then by id: the order in which a data set keeps them."""
-    return sorted(range(len(scans)), key=lambda i: (SPLITS.index(splits[i]), scans[i]))
 
 
 def make_dataset(
     *,
-    traces: NDArray[np.float32],
-    labels: NDArray[np.int8],
-    lengths: NDArray[np.int64],
-    scans: Sequence[str],
-    splits: Sequence[str],
+    scans: Mapping[str, NDArray[np.float32]],
+    labels: Mapping[str, NDArray[np.int8]],
+    splits: Mapping[str, str],
     dt: float | None,
     source: str,
+    groups: Mapping[str, str] | None = None,
     notes: Sequence[str] = (),
 ) -> Dataset:
-    """A data set of arrays that are in :func:`split_order` already; takes read-only views of them, and no copy."""
+    """A data set in memory.
+
+    Args:
+        scans: samples by id, each (trace, sample).
+        labels: 0 or 1 by id, each (trace,).
+        splits: by id.
+        dt: seconds between samples, if known.
+        source: what to call its origin.
+        groups: by id; None: each scan alone.
+        notes: messages for people.
+    """
+    ids = sorted(scans)
+    lengths = np.array([len(scans[i]) for i in ids], dtype=np.int64)
+    traces = np.concatenate([scans[i] for i in ids])
     return Dataset(
-        traces=_read_only(traces),
-        labels=_read_only(labels),
-        lengths=_read_only(lengths),
-        scans=tuple(scans),
-        splits=tuple(splits),
+        samples=InMemory(traces=read_only(traces), lengths=read_only(lengths)),
+        labels=read_only(np.concatenate([labels[i] for i in ids])),
+        lengths=read_only(lengths),
+        scans=tuple(ids),
+        groups=tuple(groups[i] if groups else i for i in ids),
+        shards=read_only(deal_shards(lengths * traces.shape[1] * traces.itemsize)),
+        splits=tuple(splits[i] for i in ids),
+        digests=tuple(digest_of(scans[i]) for i in ids),
+        silent=np.array([silent_traces(scans[i]) for i in ids], dtype=np.int64),
         dt=dt,
-        fingerprint=fingerprint_of(scans, lengths, labels, traces),
         source=source,
         notes=tuple(notes),
     )
 
 
-def fingerprint_of(
-    scans: Sequence[str], lengths: NDArray[np.int64], labels: NDArray[np.int8], traces: NDArray[np.float32]
-) -> str:
-    """SHA-256, in hex, over id, length, labels and samples of every scan, the scans taken by id.
-
-    Numbers are hashed as little-endian int64, int8 and float32, so that every machine finds the same value.
+def deal_shards(sizes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The shard of each scan: runs of neighbours, about equally large.
 
     Args:
-        scans: ids, in the order of the arrays.
-        lengths: traces of each scan, shape (scan,).
-        labels: shape (trace,).
-        traces: shape (trace, sample).
+        sizes: bytes of each scan, shape (scan,), at least 1.
+
+    Returns:
+        From 0 without a gap, shape (scan,): :data:`SHARDS` of them, more where they would exceed
+        :data:`SHARD_BYTES`, never more than scans.
     """
-    digest = hashlib.sha256(b"tunelab data set 1\n")
-    ends = np.cumsum(lengths)
-    for i in sorted(range(len(scans)), key=lambda k: scans[k]):
-        rows = slice(int(ends[i] - lengths[i]), int(ends[i]))
-        name = scans[i].encode()
-        digest.update(np.array([len(name), lengths[i], traces.shape[1]], dtype="<i8").tobytes())
-        digest.update(name)
-        digest.update(np.ascontiguousarray(labels[rows], dtype=np.int8).data)
-        digest.update(np.ascontiguousarray(traces[rows], dtype="<f4").data)
-    return digest.hexdigest()
+    count = min(len(sizes), max(SHARDS, math.ceil(int(sizes.sum()) / SHARD_BYTES)))
+    middle = np.cumsum(sizes) - sizes / 2
+    _, shards = np.unique((middle * count // sizes.sum()).astype(np.int64), return_inverse=True)
+    return shards.astype(np.int64)
 
 
-def _read_only(array: NDArray[Number]) -> NDArray[Number]:
+def digest_of(traces: NDArray[np.float32]) -> str:
+    """SHA-256, in hex, over the samples of a scan as little-endian float32."""
+    return hashlib.sha256(np.ascontiguousarray(traces, dtype="<f4").data).hexdigest()
+
+
+def silent_traces(traces: NDArray[np.float32]) -> int:
+    """Traces that hold one value only: dead channels or padding, yet valid to a model."""
+    return int(np.count_nonzero((traces == traces[:, :1]).all(axis=1)))
+
+
+def moments_of(traces: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Mean and variance of each sample over the traces of a scan, (trace, sample) -> two of (sample,)."""
+    return (
+        traces.mean(axis=0, dtype=np.float64).astype(np.float32),
+        traces.var(axis=0, dtype=np.float64).astype(np.float32),
+    )
+
+
+def read_only(array: NDArray[Number]) -> NDArray[Number]:
+    """A view that cannot be written to."""
     view = array.view()
     view.flags.writeable = False
     return view

@@ -12,7 +12,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from tunelab.data.dataset import SPLITS, Dataset, make_dataset, split_order
+from tunelab.data.dataset import SPLITS, Dataset, make_dataset
 from tunelab.data.formats import SUFFIXES, Header, read_header, read_traces, scan_id
 from tunelab.data.resample import check_samples, resample_traces, resampled_dt
 from tunelab.data.splits import NO_TEST, assign_splits, without_positives
@@ -73,14 +73,12 @@ def load_folder(path: str | Path, *, resample: int | None = None, seed: int = 0)
     if resample is None:
         scans = _of_one_width(folder, scans, notes)
     splits = _splits(folder, scans, seed, notes)
-    order = split_order([scan.id for scan in scans], splits)
-    scans, splits = [scans[i] for i in order], [splits[i] for i in order]
+    traces = _traces(folder, scans, resample)
     return make_dataset(
-        traces=_traces(folder, scans, resample),
-        labels=np.concatenate([scan.labels for scan in scans]),
-        lengths=np.array([scan.header.n_traces for scan in scans], dtype=np.int64),
-        scans=[scan.id for scan in scans],
-        splits=splits,
+        scans={scan.id: own for scan, own in zip(scans, traces, strict=True)},
+        labels={scan.id: scan.labels for scan in scans},
+        splits={scan.id: split for scan, split in zip(scans, splits, strict=True)},
+        groups={scan.id: scan.group for scan in scans},
         dt=_common_dt(scans, resample, notes),
         source=str(path),
         notes=notes,
@@ -231,8 +229,8 @@ def _splits(folder: Path, scans: Sequence[_Scan], seed: int, notes: list[str]) -
     return splits
 
 
-def _traces(folder: Path, scans: Sequence[_Scan], resample: int | None) -> NDArray[np.float32]:
-    """All samples, each scan read straight into its place."""
+def _traces(folder: Path, scans: Sequence[_Scan], resample: int | None) -> list[NDArray[np.float32]]:
+    """The samples of each scan."""
     lengths = [scan.header.n_traces for scan in scans]
     width = resample or scans[0].header.n_samples
     size, memory = sum(lengths) * width * 4, _memory()
@@ -241,17 +239,14 @@ def _traces(folder: Path, scans: Sequence[_Scan], resample: int | None) -> NDArr
             f"{folder}: {sum(lengths):,} traces x {width:,} samples x 4 bytes = {size:,}, more than half of this "
             f"machine's memory of {memory:,}; use resample = {max(2, memory // (16 * sum(lengths))):,} or fewer"
         )
-    traces = np.empty((sum(lengths), width), dtype=np.float32)
-    ends = np.cumsum(lengths)
 
-    def read(i: int, file: Path) -> None:
+    def read(i: int, file: Path) -> NDArray[np.float32]:
         recording = read_traces(file)
         if recording.shape != (lengths[i], scans[i].header.n_samples):
             raise DataError(f"{file}: changed while it was read; read again once nothing writes to it")
-        traces[ends[i] - lengths[i] : ends[i]] = recording if resample is None else resample_traces(recording, resample)
+        return recording if resample is None else resample_traces(recording, resample)
 
-    _each(folder, [scan.id for scan in scans], [scan.file for scan in scans], read)
-    return traces
+    return _each(folder, [scan.id for scan in scans], [scan.file for scan in scans], read)
 
 
 def _memory() -> int:

@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import h5py
-import numpy as np
 
-from tunelab.data.dataset import Dataset, make_dataset, split_order
+from tunelab.data.dataset import Dataset, make_dataset
 from tunelab.data.scenes import FILLS, Scene, SyntheticSettings, scenes
 from tunelab.data.splits import NO_TEST, assign_splits, without_positives
 from tunelab.errors import StorageError, UsageError
@@ -56,14 +55,10 @@ def synthesize(settings: SyntheticSettings) -> Dataset:
     ids, positives = [s.id for s in scans], [int(s.labels.sum()) for s in scans]
     splits = assign_splits(ids, positives, [s.labels.size for s in scans], settings.seed)
     without = without_positives(splits, ids, positives)
-    order = split_order(ids, splits)
-    scans, splits = [scans[i] for i in order], tuple(splits[i] for i in order)
     return make_dataset(
-        traces=np.concatenate([s.traces for s in scans]),
-        labels=np.concatenate([s.labels for s in scans]),
-        lengths=np.array([s.labels.size for s in scans], dtype=np.int64),
-        scans=[s.id for s in scans],
-        splits=splits,
+        scans={s.id: s.traces for s in scans},
+        labels={s.id: s.labels for s in scans},
+        splits=dict(zip(ids, splits, strict=True)),
         dt=settings.dt,
         source=f"synthetic(scans={settings.scans}, traces={settings.traces}, samples={settings.samples}, "
         f"noise_db={settings.noise_db:g}, seed={settings.seed})",
