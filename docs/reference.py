@@ -191,6 +191,8 @@ def _words(schema: Mapping[str, Any]) -> str:
         return ", ".join(f"`{option}`" for option in schema["enum"])
     kind = schema.get("type")
     if kind == "array":
+        if "prefixItems" in schema:
+            return f"list of {' and '.join(map(_words, schema['prefixItems']))}"
         items = schema["items"]
         return "list of sections" if "$ref" in items else f"list of {_plural(_words(items))}"
     names = {"integer": "whole number", "number": "number", "string": "text", "boolean": "`true` or `false`"}

@@ -169,7 +169,7 @@ def test_example_data_set_can_be_written_and_read(tmp_path, monkeypatch):
 
 def test_example_spaces_are_valid(tmp_path, monkeypatch):
     found = yaml_examples(tmp_path, monkeypatch)
-    assert set(found) == {"example", "mine"}
+    assert set(found) == {"chains", "example", "mine"}
     for space in found.values():
         check_space(space)
     assert list(found["example"].families) == ["lstm", "conv_rnn"]

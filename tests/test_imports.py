@@ -21,6 +21,8 @@ FLOORS = {  # module or room -> floor; a room is a folder, all of whose modules 
     "domain_parser": 0,
     "space": 0,
     "files": 0,
+    "preprocessing": 0,
+    "statistics": 0,
     "journal": 1,
     "ranking": 1,
     "s3": 1,

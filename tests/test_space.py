@@ -477,7 +477,23 @@ CONVOLUTIONAL = {  # blocks, reduce, batch normalisation before dense, activatio
     "convrnn5": ([FIRST, SECOND], "flatten", True, "relu", 0.05),
     "convrnn6": ([FIRST, SECOND], "flatten", True, "relu", 0.2),
 }
-TRAINING = {"learning_rate": 0.001, "batch_size": 32, "class_weight": 1.0, "batch_norm_momentum": 0.99}
+TRAINING = {
+    "learning_rate": 0.001,
+    "batch_size": 32,
+    "class_weight": 1.0,
+    "batch_norm_momentum": 0.99,
+    "preprocessing": {  # as recorded
+        "dewow": None,
+        "window": None,
+        "samples": None,
+        "rate": None,
+        "background": "none",
+        "gain": 0.0,
+    },
+    "normalisation": "none",
+    "protocol": "pooled",
+    "shard_epochs": 5,
+}
 
 
 def expected(name: str) -> dict:

@@ -39,7 +39,15 @@ def test_params_in_full_hold_every_default_and_stay_as_they_are(family):
     full = normalise(raw)
     assert repr(raw) == before
     assert normalise(full) == full
-    defaults = {"learning_rate": 0.001, "batch_size": 32, "class_weight": 1.0, "batch_norm_momentum": 0.99}
+    defaults = {
+        "learning_rate": 0.001,
+        "batch_size": 32,
+        "class_weight": 1.0,
+        "batch_norm_momentum": 0.99,
+        "normalisation": "none",
+        "protocol": "pooled",
+        "shard_epochs": 5,
+    }
     assert {key: full[key] for key in defaults} == defaults
     assert set(full) == set(FAMILIES[family].params.model_fields)
 
@@ -81,7 +89,7 @@ def test_one_penalty_stands_for_both_of_conv_rnn():
         (RNN | {"l2": "0.1"}, "params: l2: Input should be a valid number, not '0.1'"),
         (RNN | {"class_weight": 0}, "params: class_weight: Input should be greater than 0, not 0"),
         (RNN | {"batch_norm_momentum": 1}, "params: batch_norm_momentum: Input should be less than 1, not 1"),
-        (RNN | {"activation": "relu"}, "params: activation: no such key; known are batch_norm_momentum, batch_size,"),
+        (RNN | {"window": 3}, "params: window: no such key; known are batch_norm_momentum, batch_size,"),
         (RNN | {"learning_rat": 1}, "params: learning_rat: no such key; did you mean 'learning_rate'?"),
         (
             CONV | {"dense": {"units": 8, "activation": "rleu"}},
@@ -99,6 +107,20 @@ def test_one_penalty_stands_for_both_of_conv_rnn():
             CONV | {"convolutions": [{"filters": 4, "kernal": 3, "stride": 1}]},
             "params: convolutions.0.kernal: no such key; did you mean 'kernel'?",
         ),
+        (
+            RNN | {"preprocessing": {"sample": 212}},
+            "params: preprocessing.sample: no such key; did you mean 'samples'?",
+        ),
+        (
+            RNN | {"preprocessing": {"samples": 1}},
+            "params: preprocessing.samples: Input should be greater than or equal",
+        ),
+        (
+            RNN | {"normalisation": "scan"},
+            "params: normalisation: Input should be 'none', 'per_sample' or 'global', not",
+        ),
+        (RNN | {"protocol": "shards"}, "params: protocol: Input should be 'pooled' or 'incremental', not 'shards'"),
+        (RNN | {"shard_epochs": 0}, "params: shard_epochs: Input should be greater than or equal to 1, not 0"),
         (CONV | {"reduce": "mean"}, "params: reduce: Input should be 'flatten' or 'global_average', not 'mean'"),
         (CONV | {"l2": {"convolution": 0.1}}, "params: l2.rest: missing; write a value"),
         ({"units": [8]}, "params: family: missing; known are lstm, simple_rnn, dense_rnn, conv_rnn"),

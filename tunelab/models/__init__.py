@@ -8,6 +8,7 @@ can check a space without it.
 from tunelab.models.table import (
     FAMILIES,
     build_model,
+    chains,
     check_fit,
     check_space,
     examples,
@@ -20,6 +21,7 @@ from tunelab.models.table import (
 __all__ = [
     "FAMILIES",
     "build_model",
+    "chains",
     "check_fit",
     "check_space",
     "examples",

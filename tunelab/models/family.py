@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from tunelab.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
     import keras
@@ -38,6 +40,15 @@ class Params(Section):
     """Weight of a positive trace in the loss; a negative one weighs 1."""
     batch_norm_momentum: Rate = 0.99
     """Share of the moving statistics that a step keeps."""
+    preprocessing: Preprocessing = Preprocessing()
+    """What happens to each scan before the model sees it; searched by choices alone, of keys or of whole mappings."""
+    normalisation: Literal["none", "per_sample", "global"] = "none"
+    """Input less its mean, over its standard deviation, both of the training scans: of each sample, or of all samples
+    together."""
+    protocol: Literal["pooled", "incremental"] = "pooled"
+    """Whether an epoch goes over all training scans, or training stays on one shard before it goes to the next."""
+    shard_epochs: Size = 5
+    """Epochs on each shard before the next; only where ``protocol`` is ``incremental``."""
 
 
 def _always_fits(params: Params, n_samples: int) -> None:

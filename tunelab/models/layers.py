@@ -6,10 +6,13 @@ True lengths, not zeros, say which traces are padding: every layer that mixes tr
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import keras
 from keras import ops
+
+from tunelab.statistics import Statistics
 
 
 @keras.saving.register_keras_serializable("tunelab")
@@ -67,6 +70,23 @@ def head(inputs: dict[str, Any], x: Any, name: str) -> keras.Model:
         name: the model's.
     """
     return keras.Model(inputs, keras.layers.Dense(2, activation="softmax", name="answer")(x), name=name)
+
+
+def normalised_inputs(model: keras.Model, statistics: Statistics) -> keras.Model:
+    """A model behind the normalisation of its traces. The statistics are constants of it, not weights.
+
+    Args:
+        model: of the inputs of :func:`radar_inputs`, of whatever family; its weights are shared.
+        statistics: shape (sample,); clamped already.
+    """
+    inputs, x, _ = radar_inputs(len(statistics.mean))
+    # Keras lets no standard deviation fall below 1e-7, which is much where amplitudes are in V or A/m; by a power of
+    # two nothing is rounded
+    scale = 2.0 ** -round(math.log2(math.sqrt(statistics.variance.mean())))
+    x = keras.layers.Rescaling(scale, name="scale")(x)
+    mean, variance = statistics.mean * scale, statistics.variance * scale**2
+    x = keras.layers.Normalization(mean=mean, variance=variance, name="normalisation")(x)
+    return keras.Model(inputs, model({"traces": x, "lengths": inputs["lengths"]}), name=model.name)
 
 
 def batch_norm(x: Any, mask: Any, momentum: float) -> Any:

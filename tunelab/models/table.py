@@ -13,8 +13,11 @@ from pydantic import ConfigDict, ValidationError
 from tunelab.domains import Outside, Point
 from tunelab.errors import ModelError, SpaceError, did_you_mean
 from tunelab.models import conv_rnn, dense_rnn, lstm, simple_rnn
+from tunelab.models.chains import MOST_CHAINS, chains_of
 from tunelab.models.family import Family, Params
+from tunelab.preprocessing import Preprocessing
 from tunelab.space import Space, Start, explain
+from tunelab.statistics import Statistics
 
 if TYPE_CHECKING:
     import keras
@@ -74,21 +77,39 @@ def normalise(raw: Mapping[str, Any], place: str = "params") -> dict[str, Any]:
     return full
 
 
-def build_model(params: Mapping[str, Any], n_samples: int) -> keras.Model:
+def build_model(params: Mapping[str, Any], n_samples: int, statistics: Statistics | None = None) -> keras.Model:
     """The Keras model of these params, not compiled.
 
     Args:
         params: ``{"family": ..., ...}``.
-        n_samples: samples a trace.
+        n_samples: samples a trace, after preprocessing.
+        statistics: of the training scans after preprocessing; needed, and used, only where params ask for
+            normalisation. They become part of the model, as constants in front of what the family builds.
 
     Returns:
         A model of ``{"traces": (scan, trace, sample), "lengths": (scan,)}`` that answers (scan, trace, 2).
 
     Raises:
-        ModelError: params that the family does not take, or a convolution that does not fit the samples.
+        ModelError: params that the family does not take, a convolution that does not fit the samples, or
+            statistics that are missing or of another number of samples.
     """
     family, typed = _fitting(params, n_samples)
-    return family.build(typed, n_samples)
+    if typed.normalisation == "none":
+        return family.build(typed, n_samples)
+    if statistics is None:
+        raise ModelError(
+            f"normalisation: {typed.normalisation} needs the statistics of the training scans, and none are given; "
+            "give them, or take none"
+        )
+    if len(statistics.mean) != n_samples:
+        raise ModelError(
+            f"normalisation: statistics of {len(statistics.mean)} samples do not fit a model of {n_samples}; gather "
+            "them after the same preprocessing"
+        )
+    from tunelab.models.layers import normalised_inputs
+
+    used = statistics.pooled() if typed.normalisation == "global" else statistics
+    return normalised_inputs(family.build(typed, n_samples), used.clamped())
 
 
 def outline(params: Mapping[str, Any]) -> str:
@@ -138,6 +159,27 @@ def starts(space: Space) -> list[tuple[Start, dict[str, Any]]]:
     return checked
 
 
+def chains(space: Space) -> list[Preprocessing]:
+    """Every chain of preprocessing that a space can come to: of its families in order, then of ``start_from``.
+
+    Each stands once; the one that changes nothing is among them where it can occur.
+
+    Raises:
+        SpaceError: a dimension that is no choice, a chain that is none, or more than :data:`MOST_CHAINS`; names the
+            file, the key and the remedy. Whatever :func:`starts` raises.
+    """
+    found = [chain for name in space.families for chain in chains_of(space, name)]
+    found += [Preprocessing.model_validate(params["preprocessing"]) for _, params in starts(space)]
+    distinct = list(dict.fromkeys(found))
+    if len(distinct) > MOST_CHAINS:
+        counts = [f"{len(set(chains_of(space, name)))} of {name}" for name in space.families]
+        raise SpaceError(
+            f"{space.source}: preprocessing: {' + '.join([*counts, f'{len(space.start_from)} of start_from'])} come to "
+            f"{len(distinct)} different chains, more than {MOST_CHAINS}; offer fewer, or the same to all below shared"
+        )
+    return distinct
+
+
 def examples(space: Space, n_samples: int) -> list[tuple[str, dict[str, Any]]]:
     """Names and params to show a space by: its fixed configurations, or one that fits of each family.
 
@@ -175,13 +217,14 @@ def check_space(space: Space) -> None:
                 if known.model_config["extra"] == "forbid" and key not in known.model_fields:
                     hint = did_you_mean(key, known.model_fields)
                     raise ModelError(f"{space.source}: shared.{key}: {name} has no such key{hint}")
+            chains_of(space, name)
             for corner in space.corners(name):
                 space.column_values(normalise(corner, place))
         except Outside as error:
             raise SpaceError(f"{place}: {error}; the family changes what was written") from None
         except ModelError as error:
             raise SpaceError(str(error) if str(error).startswith(space.source) else f"{place}: {error}") from None
-    starts(space)
+    chains(space)
 
 
 def _typed(raw: Mapping[str, Any], place: str) -> Any:
