@@ -8,15 +8,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from tunelab.data.dataset import SPLITS, Dataset
+from tunelab.data.splits import FEW_SCANS
 from tunelab.data.tables import first_five
 from tunelab.metrics import always_positive_f1
 
 SPREAD = 0.35
 """Standard deviation of F1 times the square root of the scans it is taken over: near 0.18 over 4 scans, 0.03 over
 100, on scans of some fifty traces of which a tenth are positive."""
-
-FEW_SCANS = 60
-"""Scans below which a split ranks models poorly."""
 
 
 def describe(dataset: Dataset) -> str:
@@ -59,13 +57,21 @@ def identical_scans(dataset: Dataset) -> list[tuple[str, ...]]:
 
 
 def _table(dataset: Dataset) -> list[str]:
-    lines = [f"{'split':<12}{'scans':>7}{'traces':>9}{'positive':>10}{'share':>8}{'always-positive F1':>20}"]
-    scans = traces = positive = 0
-    for name in SPLITS:
-        part = dataset.part(name)
-        lines.append(_line(name, part.n_scans, part.n_traces, part.positives))
-        scans, traces, positive = scans + part.n_scans, traces + part.n_traces, positive + part.positives
-    return [*lines, _line("all", scans, traces, positive)]
+    lines = [f"{_word(dataset):<12}{'scans':>7}{'traces':>9}{'positive':>10}{'share':>8}{'always-positive F1':>20}"]
+    where, positives = np.array(_places(dataset)), dataset.positives_of_scans()
+    for name in [*map(str, range(dataset.n_folds)), "test"] if dataset.folds else SPLITS:
+        there = where == name
+        lines.append(_line(name, int(there.sum()), int(dataset.lengths[there].sum()), int(positives[there].sum())))
+    return [*lines, _line("all", dataset.n_scans, dataset.n_traces, int(positives.sum()))]
+
+
+def _word(dataset: Dataset) -> str:
+    return "fold" if dataset.folds else "split"
+
+
+def _places(dataset: Dataset) -> list[str]:
+    """Where each scan was dealt: its split, or the number of its fold."""
+    return ["test" if fold < 0 else str(fold) for fold in dataset.folds] or list(dataset.splits)
 
 
 def _line(name: str, scans: int, traces: int, positive: int) -> str:
@@ -80,28 +86,32 @@ def _oddities(dataset: Dataset) -> list[str]:
     if silent:
         where = first_five(f"{scan}: {n}" for scan, n in silent.items())
         lines.append(f"silent traces: {sum(silent.values())} in {len(silent)} scans hold one value only ({where})")
-    split = dict(zip(dataset.scans, dataset.splits, strict=True))
+    split = dict(zip(dataset.scans, _places(dataset), strict=True))
     same = identical_scans(dataset)
     across = [group for group in same if len({split[scan] for scan in group}) > 1]
     if across:
         where = first_five(" = ".join(f"{s} ({split[s]})" for s in group) for group in across)
         lines.append(
-            f"warning: {len(across)} sets of identical scans lie in different splits ({where}); what is learned on "
-            "one is tested on the other: give them one group (scans.csv)"
+            f"warning: {len(across)} sets of identical scans lie in different {_word(dataset)}s ({where}); what is "
+            "learned on one is tested on the other: give them one group (scans.csv)"
         )
     within = len(same) - len(across)
     if within:
-        lines.append(f"{within} sets of identical scans, each within a split")
+        lines.append(f"{within} sets of identical scans, each within a {_word(dataset)}")
     return lines or ["no silent traces, no identical scans"]
 
 
 def _warnings(dataset: Dataset) -> list[str]:
-    few = {s: n for s in ("tune", "validation", "test") if (n := dataset.part(s).n_scans) < FEW_SCANS}
+    judging = {"validation": dataset.judged().n_scans, "test": dataset.part("test").n_scans}
+    if not dataset.folds:
+        judging = {"tune": dataset.part("tune").n_scans, **judging}
+    few = {s: n for s, n in judging.items() if n < FEW_SCANS}
     if not few:
         return []
     name = min(few, key=lambda s: (few[s], s != "validation"))
     n, deviation = few[name], f1_deviation(few[name])
-    sizes = ", ".join(f"{s} has {k} scans" for s, k in few.items())
+    words = {"validation": f"validation, pooled over {dataset.n_folds} folds,"} if dataset.folds else {}
+    sizes = ", ".join(f"{words.get(s, s)} has {k} scans" for s, k in few.items())
     return [
         f"warning: {sizes}, fewer than {FEW_SCANS}. F1 over {n} scans has a standard deviation near "
         f"{SPREAD} / sqrt({n}) = {deviation:.2f} (4 scans: {f1_deviation(4):.2f}, 100: {f1_deviation(100):.2f}); two "

@@ -142,6 +142,8 @@ class Dataset:
     """What it was read from, as given."""
     notes: tuple[str, ...]
     """Messages for people: what was left out, and why."""
+    folds: tuple[int, ...] = ()
+    """The fold of each scan, from 0, and -1 for test scans; ``splits`` are then those of fold 0. Empty: four splits."""
 
     def __post_init__(self) -> None:
         n = len(self.scans)
@@ -152,6 +154,8 @@ class Dataset:
             raise ValueError(f"{int(self.lengths.sum())} traces, but {self.labels.size} labels")
         if list(self.scans) != sorted(set(self.scans)):
             raise ValueError("scans are not sorted by id, or one stands twice")
+        if self.folds and (len(self.folds) != n or self.splits != splits_of_fold(self.folds, 0)):
+            raise ValueError(f"{n} scans, but {len(self.folds)} folds, or splits that are not those of fold 0")
 
     @property
     def n_samples(self) -> int:
@@ -186,7 +190,40 @@ class Dataset:
 
     def with_splits(self, splits: Sequence[str]) -> Dataset:
         """The same scans, dealt in another way."""
-        return replace(self, splits=tuple(splits))
+        return replace(self, splits=tuple(splits), folds=())
+
+    def with_folds(self, folds: Sequence[int]) -> Dataset:
+        """The same scans, dealt to folds; the splits are then those of fold 0.
+
+        Args:
+            folds: of each scan, from 0 without a gap, and -1 for test scans; three at least.
+        """
+        return replace(self, splits=splits_of_fold(folds, 0), folds=tuple(folds))
+
+    @property
+    def n_folds(self) -> int:
+        """Number of folds; 0 where there are the four splits alone."""
+        return max(self.folds, default=-1) + 1
+
+    def fold(self, k: int) -> Dataset:
+        """The same scans with the four splits of fold ``k``; not cross-fitted itself.
+
+        Raises:
+            ValueError: there is no such fold.
+        """
+        return self.with_splits(splits_of_fold(self.folds, k))
+
+    def judged(self) -> Part:
+        """The scans that trials are ranked on: those of all folds, or else of the validation split."""
+        return self._part([fold >= 0 for fold in self.folds]) if self.folds else self.part("validation")
+
+    @property
+    def dealt(self) -> str:
+        """For people: ``cross-fitted over 5 folds of 43 scans, 8 test scans``, or the size of each of four splits."""
+        if self.folds:
+            test = self.folds.count(-1)
+            return f"cross-fitted over {self.n_folds} folds of {self.n_scans - test} scans, {test} test scans"
+        return "four splits: " + ", ".join(f"{split} {self.splits.count(split)}" for split in SPLITS)
 
     def positives_of_scans(self) -> NDArray[np.int64]:
         """Traces labelled 1 of each scan, shape (scan,)."""
@@ -203,7 +240,11 @@ class Dataset:
         """
         if split not in SPLITS:
             raise UsageError(f"{split!r} is no split{did_you_mean(split, SPLITS)}")
-        member = np.array([name == split for name in self.splits], dtype=bool)
+        return self._part([name == split for name in self.splits])
+
+    def _part(self, wanted: Sequence[bool]) -> Part:
+        """The scans that are wanted, in order."""
+        member = np.array(wanted, dtype=bool)
         chosen = np.flatnonzero(member)
         lengths = self.lengths[chosen]
         return Part(
@@ -255,6 +296,25 @@ def make_dataset(
         source=source,
         notes=tuple(notes),
     )
+
+
+def splits_of_fold(folds: Sequence[int], k: int) -> tuple[str, ...]:
+    """The split of each scan as of one fold: that one is validation, the next one tune, the others train.
+
+    Args:
+        folds: the fold of each scan, from 0 without a gap, and -1 for test scans; three at least.
+        k: the fold.
+
+    Raises:
+        ValueError: for fewer folds, a gap, or a fold that is not there.
+    """
+    count = max(folds, default=-1) + 1
+    if count < 3 or set(folds) - {-1} != set(range(count)):
+        raise ValueError(f"folds 0 to {count - 1}: three at least, and none without a scan")
+    if not 0 <= k < count:
+        raise ValueError(f"fold {k}: not from 0 to {count - 1}")
+    names = {-1: "test", k: "validation", (k + 1) % count: "tune"}
+    return tuple(names.get(fold, "train") for fold in folds)
 
 
 def deal_shards(sizes: NDArray[np.int64]) -> NDArray[np.int64]:

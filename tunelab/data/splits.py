@@ -1,4 +1,8 @@
-"""Dealing scans to the four splits: whole groups, positives everywhere, the same for a seed in any order."""
+"""Dealing scans to the four splits, or to folds: whole groups, positives everywhere, the same for a seed in any order.
+
+Few scans make thin splits, which cannot rank models. They are dealt to folds and a test part instead; what is then
+trained and judged on which fold is said in :mod:`tunelab.crossfit`.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,13 @@ FRACTIONS = {"train": 0.55, "tune": 0.15, "validation": 0.15, "test": 0.15}
 
 NO_TEST = "no positive trace in test: F1 of the finalists is undefined there"
 """The note on a data set whose positives did not suffice for the test split."""
+
+FEW_SCANS = 60
+"""Scans below which a split ranks models poorly: below it scans are dealt to folds, and thin splits are warned of."""
+FOLDS = 5
+"""Folds that few scans are dealt to."""
+LEAST_FOLDS = 3
+"""One to validate on, one to tune on, one to train on."""
 
 _DEALS = 32  # several deals, of which the most even is kept: with tens of groups a single one is often lopsided
 _WORK = 40_000  # groups times deals; thousands of groups are even after one deal
@@ -39,23 +50,53 @@ def assign_splits(
     Raises:
         DataError: for fewer groups than splits.
     """
-    if not len(groups) == len(positives) == len(lengths):
-        raise ValueError(f"{len(groups)} groups, {len(positives)} positives, {len(lengths)} lengths: one each a scan")
-    names = sorted(set(groups))
+    names, member, positive, length = _by_group(groups, positives, lengths)
     if len(names) < len(SPLITS):
         raise DataError(
             f"{len(groups)} scans in {len(names)} groups, but the {len(SPLITS)} splits {', '.join(SPLITS)} need "
-            f"one each: {len(SPLITS)} - {len(names)} = {len(SPLITS) - len(names)} missing; add scans, or give scans "
-            "that were recorded independently different groups (scans.csv: group)"
+            f"one each: {len(SPLITS)} - {len(names)} = {len(SPLITS) - len(names)} missing; {_REMEDY}"
         )
-    index = {name: i for i, name in enumerate(names)}
-    member = np.array([index[g] for g in groups])
-    positive = np.bincount(member, weights=np.asarray(positives, dtype=np.float64), minlength=len(names))
-    length = np.bincount(member, weights=np.asarray(lengths, dtype=np.float64), minlength=len(names))
-    rng = np.random.default_rng(seed)
-    deals = [_deal(positive, length, rng) for _ in range(max(1, min(_DEALS, _WORK // len(names))))]
-    best = min(deals, key=lambda deal: _unevenness(deal, positive, length))  # the first of equals
-    return tuple(SPLITS[best[i]] for i in member)
+    dealt = _most_even(positive, length, [FRACTIONS[name] for name in SPLITS], seed)
+    return tuple(SPLITS[dealt[i]] for i in member)
+
+
+def assign_folds(
+    groups: Sequence[str], positives: Sequence[int], lengths: Sequence[int], seed: int = 0
+) -> tuple[int, ...]:
+    """The fold of each scan, or -1 for one of the test part.
+
+    Dealt as by :func:`assign_splits`: the test part has its share as there, the folds have equal shares of the rest.
+    There are :data:`FOLDS` of them, or as many as leave a group with positives for each and one for the test part.
+    Three such groups make three folds, and a test part without positives, as where three are dealt to four splits.
+
+    Args:
+        groups: the group of each scan; scans of one group stay together. A scan of its own is a group of one.
+        positives: positive traces of each scan.
+        lengths: traces of each scan, at least 1.
+        seed: fixes the deal.
+
+    Returns:
+        From -1 to the number of folds less one for each scan, in the order given; every fold holds positives.
+
+    Raises:
+        DataError: for fewer groups, or groups with positives, than that takes.
+    """
+    names, member, positive, length = _by_group(groups, positives, lengths)
+    if len(names) <= LEAST_FOLDS:
+        raise DataError(
+            f"{len(groups)} scans in {len(names)} groups, but {LEAST_FOLDS} folds and a test part need one each: "
+            f"{LEAST_FOLDS + 1} - {len(names)} = {LEAST_FOLDS + 1 - len(names)} missing; {_REMEDY}"
+        )
+    holding = int(np.count_nonzero(positive))
+    if holding < LEAST_FOLDS:
+        raise DataError(
+            f"{holding} of {len(names)} groups of scans hold positive traces, and {LEAST_FOLDS} folds need one each: "
+            f"{LEAST_FOLDS} - {holding} = {LEAST_FOLDS - holding} missing; add scans with positives"
+        )
+    folds = max(LEAST_FOLDS, min(FOLDS, holding - 1))
+    test = FRACTIONS["test"]
+    dealt = _most_even(positive, length, [(1 - test) / folds] * folds + [test], seed)
+    return tuple(-1 if dealt[i] == folds else dealt[i] for i in member)
 
 
 def without_positives(splits: Sequence[str], groups: Sequence[str], positives: Sequence[int]) -> list[str]:
@@ -79,25 +120,48 @@ def without_positives(splits: Sequence[str], groups: Sequence[str], positives: S
     return without
 
 
-def _deal(positive: np.ndarray, length: np.ndarray, rng: np.random.Generator) -> list[int]:
-    shares = [FRACTIONS[s] for s in SPLITS]
+_REMEDY = "add scans, or give scans that were recorded independently different groups (scans.csv: group)"
+
+
+def _by_group(
+    groups: Sequence[str], positives: Sequence[int], lengths: Sequence[int]
+) -> tuple[list[str], np.ndarray, np.ndarray, np.ndarray]:
+    """The groups by name; the index of each scan's group; positives and length of each group."""
+    if not len(groups) == len(positives) == len(lengths):
+        raise ValueError(f"{len(groups)} groups, {len(positives)} positives, {len(lengths)} lengths: one each a scan")
+    names = sorted(set(groups))
+    index = {name: i for i, name in enumerate(names)}
+    member = np.array([index[g] for g in groups], dtype=np.intp)
+    positive = np.bincount(member, weights=np.asarray(positives, dtype=np.float64), minlength=len(names))
+    length = np.bincount(member, weights=np.asarray(lengths, dtype=np.float64), minlength=len(names))
+    return names, member, positive, length
+
+
+def _most_even(positive: np.ndarray, length: np.ndarray, shares: Sequence[float], seed: int) -> list[int]:
+    """The place of each group, by number; ``shares`` has one for each place."""
+    rng = np.random.default_rng(seed)
+    deals = [_deal(positive, length, shares, rng) for _ in range(max(1, min(_DEALS, _WORK // positive.size)))]
+    return min(deals, key=lambda deal: _unevenness(deal, positive, length, shares))  # the first of equals
+
+
+def _deal(positive: np.ndarray, length: np.ndarray, shares: Sequence[float], rng: np.random.Generator) -> list[int]:
     order = rng.permutation(positive.size)
-    filled, dealt = [0.0] * len(SPLITS), [0.0] * len(SPLITS)
-    split = [0] * positive.size
+    filled, dealt = [0.0] * len(shares), [0.0] * len(shares)
+    place = [0] * positive.size
     for i in (*order[positive[order] > 0], *order[positive[order] == 0]):
         by = filled if positive[i] > 0 else dealt
-        s = min(range(len(SPLITS)), key=lambda k: by[k] / shares[k])
-        split[i] = s
+        s = min(range(len(shares)), key=lambda k: by[k] / shares[k])
+        place[i] = s
         filled[s] += float(positive[i])
         dealt[s] += float(length[i])
-    return split
+    return place
 
 
-def _unevenness(deal: list[int], positive: np.ndarray, length: np.ndarray) -> float:
-    shares = np.array([FRACTIONS[s] for s in SPLITS])
+def _unevenness(deal: list[int], positive: np.ndarray, length: np.ndarray, shares: Sequence[float]) -> float:
+    wanted = np.asarray(shares)
     total = 0.0
     for weight in (positive, length, np.ones(positive.size)):
         if weight.sum() > 0:
-            got = np.bincount(deal, weights=weight, minlength=len(SPLITS)) / weight.sum()
-            total += float(np.sum((got / shares - 1) ** 2))
+            got = np.bincount(deal, weights=weight, minlength=len(shares)) / weight.sum()
+            total += float(np.sum((got / wanted - 1) ** 2))
     return total
