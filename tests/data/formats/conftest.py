@@ -49,23 +49,23 @@ def out(path: Path, data, dt=2e-11, **options) -> Path:
     return path
 
 
-def dt1(path: Path, traces, kind="h", window=650, word="", beside=".HD", **said) -> Path:
+def dt1(path: Path, rows, kind="h", window=650, word="", beside=".HD", **said) -> Path:
     data = b""
-    for i, trace in enumerate(traces):
+    for i, trace in enumerate(rows):
         numbers = [0.0] * 25
         numbers[0], numbers[2], numbers[5], numbers[8] = i + 1, len(trace), struct.calcsize(kind), window
         data += struct.pack("<25f28s", *numbers, b"none") + struct.pack(f"<{len(trace)}{kind}", *trace)
     path.write_bytes(data)
-    said = {"traces": len(traces), "samples": len(traces[0]), "window": window} | said
+    said = {"traces": len(rows), "samples": len(rows[0]), "window": window} | said
     text = HD.format(**said, kind=f"DATA TYPE          = {word}\n" if word else "")
     path.with_suffix(beside).write_bytes(text.replace("\n", "\r\n").encode())
     return path
 
 
-def mala(path: Path, traces, frequency=10000, window=50, beside=".rad", **said) -> Path:
+def mala(path: Path, rows, frequency=10000, window=50, beside=".rad", **said) -> Path:
     kind = {".rd3": "h", ".rd7": "i"}[path.suffix.lower()]
-    path.write_bytes(b"".join(struct.pack(f"<{len(trace)}{kind}", *trace) for trace in traces))
-    said = {"traces": len(traces), "samples": len(traces[0]), "frequency": frequency, "window": window} | said
+    path.write_bytes(b"".join(struct.pack(f"<{len(trace)}{kind}", *trace) for trace in rows))
+    said = {"traces": len(rows), "samples": len(rows[0]), "frequency": frequency, "window": window} | said
     path.with_suffix(beside).write_text(RAD.format(**said))
     return path
 

@@ -7,6 +7,7 @@ module knows no format; the guards of HDF5 are in ``hdf5``, those of companions 
 from __future__ import annotations
 
 import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -26,6 +27,7 @@ MAX_SCAN_BYTES = 2**28
 _DAMAGE = (
     OSError, RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, MemoryError,
     SystemError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error, SyntaxError, struct.error,
+    tokenize.TokenError,  # numpy takes headers apart as Python's own source
 )  # fmt: skip
 
 
