@@ -27,6 +27,7 @@ FLOORS = {  # module or room -> floor; a room is a folder, all of whose modules 
     "ranking": 1,
     "s3": 1,
     "storage": 1,
+    "checkpoint": 1,
     "data": 2,
     "models": 2,
     "measures": 3,

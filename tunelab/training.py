@@ -1,14 +1,13 @@
 """Params and a data set -> epochs of metrics, one trial's training. No Ray here, and nothing chosen on validation.
 
-One epoch is one step: every training scan once, in an order that seed and epoch fix, then the answers on the tune
-and validation splits. The tune split alone decides the threshold, the chosen epoch and when patience is over.
+One epoch is one step, and ends with the answers on the tune and validation splits. By the pooled protocol it is every
+training scan once, in an order that seed and epoch fix. By the incremental one it is a shard: a few passes over its
+scans alone, of which the best on the tune split is kept, before the next epoch goes on to the next shard. The tune
+split alone decides the threshold, the chosen epoch and when patience is over.
 """
 
 from __future__ import annotations
 
-import hashlib
-import io
-import json
 import math
 import os
 import time
@@ -22,15 +21,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tunelab import metrics
+from tunelab.checkpoint import Arrays, digest, pack, read_checkpoint, unpack, write_checkpoint
 from tunelab.data.batches import Batches
 from tunelab.data.dataset import Dataset, Part
+from tunelab.data.order import Scans, reading_batches, training_batches
+from tunelab.data.statistics import combine
 from tunelab.errors import ClusterError, StateError
-from tunelab.files import write_file
 from tunelab.measures import cross_entropy, decided, judge
 from tunelab.models import build_model
+from tunelab.statistics import Statistics
 
-Arrays = Sequence[NDArray[Any]]
+__all__ = ["Outcome", "Schedule", "Training", "configure", "digest", "evaluate", "pack", "unpack", "visible_gpus"]
+
 EVALUATION_SCANS = 32
+SHARD_PATIENCE = 2
+"""Passes over a shard without a better average precision on the tune split before the next shard's turn."""
+MOMENT_SCANS = 256
+"""Scans whose means and variances are held at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +46,7 @@ class Schedule:
 
     max_epochs: int
     patience: int
-    """Epochs without a better average precision on the tune split before the training ends itself."""
+    """Epochs without a better average precision on the tune split before a pooled training ends itself."""
     seed: int
     """Fixes weights, dropout and the order of scans."""
 
@@ -49,14 +56,15 @@ class Outcome:
     """What an epoch came to."""
 
     epoch: int
-    """From 1."""
+    """From 1; of an incremental training, how many shards it has been over."""
     seconds: float
     """Since the training began, epochs with their evaluation."""
     metrics: Mapping[str, float]
     improved: bool
     """Whether this is now the chosen epoch, the one with the highest average precision on the tune split."""
     ended: str
-    """Why the training is over ("epochs", "patience"), or empty."""
+    """Why the training is over, or empty: "epochs" (as many as it may have), "patience", "shards" (an incremental
+    training has been over the last one)."""
     failed: str
     """Why no more epochs are worth it (the loss is NaN), or empty."""
 
@@ -106,7 +114,10 @@ class Training:
         self.schedule = schedule
         self.data = data
         self.longest = int(data.lengths.max())
-        self.model = build_model(params, data.n_samples)
+        self.train = data.part("train")
+        self.shards = tuple(int(shard) for shard in np.unique(self.train.shards))
+        statistics = None if params["normalisation"] == "none" else statistics_of(self.train)
+        self.model = build_model(params, data.n_samples, statistics)
         self.model.compile(
             optimizer=keras.optimizers.Adam(params["learning_rate"]),
             loss=keras.losses.SparseCategoricalCrossentropy(reduction="mean_with_sample_weight"),
@@ -122,47 +133,50 @@ class Training:
     def run_epoch(self) -> Outcome:
         """Train and evaluate one epoch."""
         begun = time.perf_counter()
-        loss = self._fit()
+        incremental = self.params["protocol"] == "incremental"
+        values = self._train_on_shard() if incremental else self._train_on_all()
         self.epoch += 1
-        if not math.isfinite(loss):
-            return self._outcome(begun, {"loss": loss}, failed=f"the loss is {loss} in epoch {self.epoch}")
-        values = {"loss": loss, **self._evaluate()}
+        if not math.isfinite(values["loss"]):
+            where = f" (pass {values['shard_epochs']} over shard {values['shard']})" if incremental else ""
+            return self._outcome(begun, values, failed=f"the loss is {values['loss']} in epoch {self.epoch}{where}")
+        values |= self._evaluate()
         dense = values["tune_average_precision"]
         improved = self.epoch == 1 or dense > self.best_dense
         if improved:
             self.best_epoch = self.epoch
             self.best_dense = dense if math.isfinite(dense) else -math.inf
             self.best_weights = self.model.get_weights()
-        ended = ""
-        if self.epoch >= self.schedule.max_epochs:
-            ended = "epochs"
-        elif self.epoch - self.best_epoch >= self.schedule.patience:
-            ended = "patience"
-        return self._outcome(begun, values, improved=improved, ended=ended)
+        return self._outcome(begun, values, improved=improved, ended=self._ended(incremental))
 
     def scores(self, part: Part) -> NDArray[np.float64]:
-        """The model's share of "positive" for each trace of a part, shape (trace,)."""
-        batches = Batches(part, np.arange(part.n_scans), size=EVALUATION_SCANS, longest=self.longest)
-        answers = np.asarray(self.model.predict(batches, verbose=0))[..., 1]
-        valid = np.arange(self.longest)[None, :] < part.lengths[:, None]
-        return answers[valid].astype(np.float64)
+        """The model's share of "positive" for each trace of a part, in its order, shape (trace,)."""
+        scores = np.empty(part.n_traces)
+        groups = reading_batches(part, size=EVALUATION_SCANS, longest=self.longest)
+        for scans, (inputs, _, _) in zip(groups, Batches(part, groups, longest=self.longest).feed(), strict=True):
+            # predict() would make one array of all answers, and they differ in length
+            answers = np.asarray(self.model.predict_on_batch(inputs))[..., 1]
+            for scan, answer in zip(scans, answers, strict=True):
+                start, length = part.starts[scan], part.lengths[scan]
+                scores[start : start + length] = answer[:length]
+        return scores
 
     def save(self, folder: Path) -> None:
-        """Write all that is needed to go on: variables, seeds and optimizer as they are, the chosen epoch's weights."""
-        digests = {}
-        files = {"model": self._variables(self.model), "optimizer": self._variables(self.model.optimizer)}
-        for name, arrays in {**files, "best": self.best_weights}.items():
-            raw = pack(arrays)
-            digests[name] = digest(raw)
-            write_file(folder / f"{name}.npz", raw)
+        """Write all that is needed to go on: variables, seeds and optimizer as they are, the chosen epoch's weights.
+
+        Between epochs that is all of the incremental protocol too: which shard is next follows from the epoch.
+        """
+        arrays = {
+            "model": self._variables(self.model),
+            "optimizer": self._variables(self.model.optimizer),
+            "best": self.best_weights,
+        }
         state = {
             "epoch": self.epoch,
             "seconds": self.seconds,
             "best_epoch": self.best_epoch,
             "best_dense": self.best_dense if math.isfinite(self.best_dense) else None,
-            "digests": digests,
         }
-        write_file(folder / "state.json", json.dumps(state).encode())
+        write_checkpoint(folder, arrays, state)
 
     def load(self, folder: Path) -> None:
         """Go on from what :meth:`save` wrote.
@@ -170,34 +184,59 @@ class Training:
         Raises:
             StateError: a file is missing, damaged, or of another model.
         """
-        try:
-            state = json.loads((folder / "state.json").read_bytes())
-            raws = {name: (folder / f"{name}.npz").read_bytes() for name in ("model", "optimizer", "best")}
-        except (OSError, ValueError) as error:
-            raise StateError(f"{folder}: no whole checkpoint: {error}") from error
-        for name, raw in raws.items():
-            if digest(raw) != state["digests"][name]:
-                raise StateError(f"{folder / name}.npz: does not match its digest; an older checkpoint may be whole")
+        arrays, state = read_checkpoint(folder, ("model", "optimizer", "best"))
         self.model.optimizer.build(self.model.trainable_variables)
-        self._assign(self.model, unpack(raws["model"]), folder)
-        self._assign(self.model.optimizer, unpack(raws["optimizer"]), folder)
-        self.best_weights = unpack(raws["best"])
+        self._assign(self.model, arrays["model"], folder)
+        self._assign(self.model.optimizer, arrays["optimizer"], folder)
+        self.best_weights = arrays["best"]
         self.epoch, self.seconds, self.best_epoch = state["epoch"], state["seconds"], state["best_epoch"]
         self.best_dense = -math.inf if state["best_dense"] is None else state["best_dense"]
 
-    def _fit(self) -> float:
-        part = self.data.part("train")
-        order = np.random.default_rng((self.schedule.seed, self.epoch)).permutation(part.n_scans)
-        batches = Batches(
-            part,
-            order,
+    def _train_on_all(self) -> dict[str, float]:
+        return {"loss": self._fit(np.arange(self.train.n_scans), self.epoch)}
+
+    def _train_on_shard(self) -> dict[str, float]:
+        """Passes over the next shard until one more is not worth it; the model is then as after the best of them.
+
+        The optimizer goes on from the last pass, as it does when Keras restores the best weights.
+        """
+        shard = self.shards[self.epoch]
+        scans = np.flatnonzero(self.train.shards == shard)
+        tune = self.data.part("tune")
+        kept: Arrays = ()
+        best, best_dense, kept_loss, done = 0, -math.inf, math.nan, 0
+        while done < self.params["shard_epochs"] and done - best < SHARD_PATIENCE:
+            loss = self._fit(scans, self.epoch, done)
+            done += 1
+            if not math.isfinite(loss):
+                return {"loss": loss, "shard": shard + 1, "shard_epochs": done}
+            dense = metrics.average_precision(tune.labels, self.scores(tune))
+            if done == 1 or dense > best_dense:
+                best, best_dense = done, dense if math.isfinite(dense) else -math.inf
+                kept, kept_loss = self.model.get_weights(), loss
+        self.model.set_weights(kept)
+        return {"loss": kept_loss, "shard": shard + 1, "shard_epochs": done}
+
+    def _fit(self, scans: Scans, *number: int) -> float:
+        """The loss of one pass over these training scans, whose order the seed and these numbers fix."""
+        groups = training_batches(
+            self.train,
+            scans,
             size=self.params["batch_size"],
             longest=self.longest,
-            class_weight=self.params["class_weight"],
+            seed=(self.schedule.seed, *number),
         )
+        batches = Batches(self.train, groups, longest=self.longest, class_weight=self.params["class_weight"])
         stop = keras.callbacks.TerminateOnNaN(raise_error=False)
-        history = self.model.fit(batches, epochs=1, shuffle=False, verbose=0, callbacks=[stop])
+        history = self.model.fit(batches.feed(), epochs=1, shuffle=False, verbose=0, callbacks=[stop])
         return float(history.history.get("loss", [math.nan])[-1])
+
+    def _ended(self, incremental: bool) -> str:
+        if incremental and self.epoch >= len(self.shards):
+            return "shards"
+        if self.epoch >= self.schedule.max_epochs:
+            return "epochs"
+        return "patience" if not incremental and self.epoch - self.best_epoch >= self.schedule.patience else ""
 
     def _evaluate(self) -> dict[str, float]:
         tune, validation = self.data.part("tune"), self.data.part("validation")
@@ -258,20 +297,11 @@ def evaluate(
     return {split: judge(data.part(split), training.scores(data.part(split)), threshold) for split in splits}
 
 
-def pack(arrays: Arrays) -> bytes:
-    """Arrays as the bytes of an npz file, in order."""
-    buffer = io.BytesIO()
-    named: dict[str, Any] = {f"{i:04d}": array for i, array in enumerate(arrays)}
-    np.savez(buffer, **named)
-    return buffer.getvalue()
-
-
-def unpack(raw: bytes) -> list[NDArray[Any]]:
-    """The arrays that :func:`pack` took; nothing in them is ever unpickled."""
-    with np.load(io.BytesIO(raw), allow_pickle=False) as file:
-        return [file[name] for name in sorted(file.files)]
-
-
-def digest(raw: bytes) -> str:
-    """SHA-256 in hexadecimal."""
-    return hashlib.sha256(raw).hexdigest()
+def statistics_of(part: Part) -> Statistics:
+    """Mean and variance of each sample over all traces of a part, from those of its scans."""
+    merged = []
+    for start in range(0, part.n_scans, MOMENT_SCANS):
+        some = slice(start, start + MOMENT_SCANS)
+        merged.append(combine(part.lengths[some], *part.samples.moments(part.positions[some])))
+    traces = np.add.reduceat(part.lengths, np.arange(0, part.n_scans, MOMENT_SCANS))
+    return combine(traces, np.stack([one.mean for one in merged]), np.stack([one.variance for one in merged]))

@@ -1,8 +1,11 @@
-"""Scans in batches, as Keras takes them. The only file of this room that imports Keras."""
+"""Scans in batches, as Keras takes them. The only file of this room that imports Keras.
+
+Which scans share a batch is decided in :mod:`tunelab.data.order`.
+"""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
@@ -10,40 +13,78 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tunelab.data.dataset import Part
+from tunelab.data.order import Scans, padded_lengths
 
-Order = NDArray[np.intp]
+Batch = tuple[dict[str, NDArray[Any]], NDArray[np.int32], NDArray[np.float32]]
+
+AHEAD = 1
+"""Batches read while another one is trained on."""
 
 
 class Batches(keras.utils.PyDataset):  # type: ignore[misc]
-    """The scans of a part in a given order, zero-padded at the end to one length.
+    """The scans of a part in given batches, each zero-padded at the end to its own length.
 
     A batch is ``({"traces": (scan, trace, sample), "lengths": (scan,)}, labels (scan, trace), weights (scan,
-    trace))``; a weight is 0 on padding, ``class_weight`` on a positive trace and 1 on a negative one. All batches
-    are equally long, since a new length would be compiled anew; only the last one may hold fewer scans.
+    trace))``; a weight is 0 on padding, ``class_weight`` on a positive trace and 1 on a negative one. Its length is
+    that of its longest scan by :func:`~tunelab.data.order.padded_lengths`.
     """
 
-    def __init__(self, part: Part, order: Order, *, size: int, longest: int, class_weight: float = 1.0) -> None:
+    def __init__(self, part: Part, batches: Sequence[Scans], *, longest: int, class_weight: float = 1.0) -> None:
+        """Nothing is read yet.
+
+        Args:
+            part: what the scans are of.
+            batches: the scans of each batch.
+            longest: traces of the longest scan of the data set.
+            class_weight: of a positive trace.
+        """
         super().__init__()
         self.part = part
-        self.order = order
-        self.size = size
+        self.batches = batches
         self.longest = longest
         self.class_weight = class_weight
 
     def __len__(self) -> int:
         """Number of batches."""
-        return math.ceil(len(self.order) / self.size)
+        return len(self.batches)
 
-    def __getitem__(self, index: int) -> tuple[dict[str, Any], NDArray[np.int32], NDArray[np.float32]]:
+    def __getitem__(self, index: int) -> Batch:
         """One batch."""
-        chosen = self.order[index * self.size : (index + 1) * self.size]
-        traces = np.zeros((len(chosen), self.longest, self.part.samples.n_samples), np.float32)
+        chosen = self.batches[index]
+        lengths = self.part.lengths[chosen]
+        long = int(padded_lengths(lengths, self.longest).max())
+        traces = np.zeros((len(chosen), long, self.part.samples.n_samples), np.float32)
         labels = np.zeros(traces.shape[:2], np.int32)
         weights = np.zeros(traces.shape[:2], np.float32)
-        for row, scan in enumerate(chosen):
-            here, own = self.part.read(int(scan)), self.part.labels_of(int(scan))
-            long = len(own)
-            traces[row, :long] = here
-            labels[row, :long] = own
-            weights[row, :long] = np.where(own == 1, self.class_weight, 1.0)
-        return {"traces": traces, "lengths": self.part.lengths[chosen].astype(np.int32)}, labels, weights
+        for row, (scan, length) in enumerate(zip(chosen, lengths, strict=True)):
+            traces[row, :length] = self.part.read(int(scan))
+            labels[row, :length] = own = self.part.labels_of(int(scan))
+            weights[row, :length] = np.where(own == 1, self.class_weight, 1.0)
+        return {"traces": traces, "lengths": lengths.astype(np.int32)}, labels, weights
+
+    def feed(self) -> Any:
+        """What ``fit`` takes, and what can be iterated over for one batch after another.
+
+        Under TensorFlow a tf.data.Dataset. Keras would make one by itself, but it takes the shapes from the first
+        two batches: if these agree, it promises that length of all of them and fails at the first that differs; and
+        as the promise is part of the type, every other one would trace the training step anew. Here the lengths are
+        left open, so a step is traced once.
+        """
+        if keras.backend.backend() != "tensorflow":
+            return self
+        import tensorflow as tf
+
+        signature = (
+            {
+                "traces": tf.TensorSpec((None, None, self.part.samples.n_samples), tf.float32),
+                "lengths": tf.TensorSpec((None,), tf.int32),
+            },
+            tf.TensorSpec((None, None), tf.int32),
+            tf.TensorSpec((None, None), tf.float32),
+        )
+        data = tf.data.Dataset.from_generator(self._each, output_signature=signature)
+        return data.apply(tf.data.experimental.assert_cardinality(len(self))).prefetch(AHEAD)
+
+    def _each(self) -> Iterator[Batch]:
+        for index in range(len(self)):
+            yield self[index]
