@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import tempfile
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -16,6 +21,10 @@ os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 for _name in [n for n in os.environ if n.startswith(("AWS_", "RAY_ADDRESS", "KERAS_")) and n != "AWS_CA_BUNDLE"]:
     del os.environ[_name]
+
+# prepared data sets of tests are no concern of the user's cache
+_CACHE = tempfile.TemporaryDirectory(prefix="tunelab-tests-")
+os.environ["TUNELAB_CACHE"] = _CACHE.name
 
 # a busy machine is no fault of the code
 settings.register_profile("shared machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -37,3 +46,36 @@ def gprmax_small() -> Path:
     if not folder.is_dir():
         pytest.skip("the simulated scans are not beside this checkout")
     return folder
+
+
+@pytest.fixture(scope="session")
+def s3_port() -> Iterator[int]:
+    """Port of an S3 server; all tests share its buckets, so each takes a name of its own."""
+    from moto.server import ThreadedMotoServer  # takes seconds, and most tests need none
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    yield server.get_host_and_port()[1]
+    server.stop()
+
+
+@pytest.fixture
+def fault_proxy(s3_port: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
+    """A proxy before the S3 server, see tests/fault_proxy.py; the environment leads boto3 to it."""
+    spec = importlib.util.spec_from_file_location("fault_proxy", Path(__file__).with_name("fault_proxy.py"))
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["fault_proxy"] = module  # dataclasses look for the module of their annotations
+    spec.loader.exec_module(module)
+    proxy = module.FaultProxy(s3_port)
+    proxy.start()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "canary-id")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "canary-secret-0123456789")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, str(tmp_path / "none"))
+    yield proxy
+    proxy.close()

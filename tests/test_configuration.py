@@ -6,7 +6,7 @@ import yaml
 from tunelab.configuration import Configuration, load_configuration
 from tunelab.errors import UsageError
 from tunelab.models import normalise, starts
-from tunelab.space import load_space, shipped
+from tunelab.space import DataOptions, load_space, shipped
 
 RNN = "family: simple_rnn\nunits: [8]\ndropout: 0.1\nl2: 0.01\n"
 
@@ -36,7 +36,7 @@ def test_params_written_in_full_are_read_back_as_they_were(load, start):
         params=start[1],
         max_epochs=7,
         patience=3,
-        resample=512,
+        options=DataOptions(resample=512),
         split_seed=5,
         seed=4_000_000_000,
     )
@@ -48,7 +48,7 @@ def test_what_is_not_written_has_the_defaults(load):
         params=normalise({"family": "simple_rnn", "units": [8], "dropout": [0.1], "l2": 0.01}),
         max_epochs=30,
         patience=10,
-        resample=None,
+        options=DataOptions(),
         split_seed=0,
         seed=0,
     )

@@ -32,16 +32,20 @@ FLOORS = {  # module or room -> floor; a room is a folder, all of whose modules 
     "models": 2,
     "measures": 3,
     "training": 3,
+    "crossfit": 3,
     "configuration": 3,
     "tuning": 4,
     "report": 4,
     "search": 5,
+    "progress": 5,
+    "command": 5,
+    "data_commands": 5,
     "cli": 5,
     "__main__": 5,
 }
-ACROSS = {("tuning", "report"), ("training", "measures")}
+ACROSS = {("tuning", "report"), ("training", "measures"), ("crossfit", "training"), ("crossfit", "measures")}
 """Rooms of one floor of which the first may import the second: a search ends with its report, an epoch with its
-measures."""
+measures, and folds are trained one after another."""
 
 
 def modules() -> dict[str, Path]:

@@ -6,17 +6,14 @@ Parses words into values, calls the rooms that do the work, and turns errors int
 from __future__ import annotations
 
 import argparse
-import math
 import os
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tunelab import __version__
+from tunelab import __version__, data_commands
+from tunelab.command import command, positive, seconds, share
 from tunelab.errors import EXIT_INTERRUPTED, TunelabError, UsageError
-
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -49,14 +46,16 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"tunelab {__version__}")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
 
-    search = _command(
+    search = command(
         commands,
         "search",
         "search a space of models",
         "tunelab search search_spaces/families.yaml --data scans --time-budget 30m",
     )
     search.add_argument("space", nargs="?", metavar="SPACE.yaml", help="what to search (default: the quick space)")
-    search.add_argument("--data", metavar="PATH", help="folder of scans (default: an embedded synthetic data set)")
+    search.add_argument(
+        "--data", metavar="PATH|s3://...", help="folder or prefix of scans (default: an embedded synthetic data set)"
+    )
     search.add_argument(
         "--storage", default="runs", metavar="DIR|s3://BUCKET/PREFIX", help="where runs are kept (default: runs)"
     )
@@ -66,7 +65,7 @@ def parser() -> argparse.ArgumentParser:
     )
     search.add_argument(
         "--time-budget",
-        type=_seconds,
+        type=seconds,
         metavar="TIME",
         help="such as 90s, 30m, 1h30m: start no trial and train no longer after it",
     )
@@ -74,16 +73,17 @@ def parser() -> argparse.ArgumentParser:
     search.add_argument(
         "--concurrent", type=int, metavar="N", help="trials at once (default: as many as the machine carries)"
     )
-    search.add_argument("--cpus-per-trial", type=_positive, metavar="X", help="cores of a trial (default: the space's)")
+    search.add_argument("--cpus-per-trial", type=positive, metavar="X", help="cores of a trial (default: the space's)")
     search.add_argument(
         "--gpus-per-trial",
-        type=_share,
+        type=share,
         metavar="X",
         help="GPUs of a trial, a fraction shares one (default: one where there are any)",
     )
     search.add_argument(
         "--seed", type=int, default=0, metavar="N", help="fixes splits, proposals and trainings (default: 0)"
     )
+    data_commands.add_cache(search, reading=True)
     where = search.add_mutually_exclusive_group()
     where.add_argument(
         "--address",
@@ -93,7 +93,7 @@ def parser() -> argparse.ArgumentParser:
     where.add_argument("--local", action="store_true", help="this machine, whatever RAY_ADDRESS says")
     search.set_defaults(run=_search)
 
-    models = _command(
+    models = command(
         commands,
         "models",
         "list the models of a space and their sizes",
@@ -105,65 +105,22 @@ def parser() -> argparse.ArgumentParser:
     models.add_argument("--samples", type=int, default=10057, metavar="N", help="samples of a trace (default: 10057)")
     models.set_defaults(run=_models)
 
-    train = _command(
+    train = command(
         commands, "train", "train one configuration", "tunelab train runs/quick/best_config.yaml --data scans"
     )
     train.add_argument("config", metavar="CONFIG.yaml", help="as a search exports it")
-    train.add_argument("--data", metavar="PATH", help="folder of scans (default: the embedded data set)")
+    train.add_argument("--data", metavar="PATH|s3://...", help="folder of scans (default: the embedded data set)")
     train.add_argument("--max-epochs", type=int, metavar="N", help="epochs at most (default: the configuration's)")
     train.add_argument("--output", metavar="FILE.keras", help="save the model with the weights of its best epoch")
+    data_commands.add_cache(train, reading=True)
     train.set_defaults(run=_train)
 
-    data = commands.add_parser(
-        "data",
-        help="make and check data sets",
-        description="Make and check data sets.",
-        epilog="example: tunelab data check scans",
-    )
-    kinds = data.add_subparsers(required=True, metavar="COMMAND")
-    synth = _command(
-        kinds,
-        "synth",
-        "write synthetic scans with labels",
-        "tunelab data synth scans --scans 60 --traces 80 --samples 512 --seed 1 --noise 20",
-    )
-    synth.add_argument("folder", metavar="DIR", help="where to; must be new or empty")
-    synth.add_argument("--scans", type=int, default=60, metavar="N", help="how many (default: 60)")
-    synth.add_argument("--traces", type=int, default=80, metavar="T", help="traces of the longest scan (default: 80)")
-    synth.add_argument("--samples", type=int, default=512, metavar="S", help="samples of a trace (default: 512)")
-    synth.add_argument("--seed", type=int, default=0, metavar="K", help="fixes every byte (default: 0)")
-    synth.add_argument(
-        "--noise",
-        type=float,
-        default=20.0,
-        metavar="DB",
-        help="a strong target's peak over the noise, in dB (default: 20)",
-    )
-    synth.set_defaults(run=_synth)
-    check = _command(kinds, "check", "read a data set and say what is in it", "tunelab data check scans --resample 512")
-    check.add_argument("path", metavar="PATH", help="folder of scans")
-    check.add_argument("--resample", type=int, metavar="N", help="bring every scan to N samples")
-    check.add_argument("--seed", type=int, default=0, metavar="N", help="of the splits (default: 0)")
-    check.set_defaults(run=_check)
+    data_commands.add(commands)
 
-    report = _command(commands, "report", "write a run's report again", "tunelab report runs/quick")
+    report = command(commands, "report", "write a run's report again", "tunelab report runs/quick")
     report.add_argument("folder", metavar="RUN", help="a run's folder")
     report.set_defaults(run=_report)
     return top
-
-
-def _command(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, what: str, example: str
-) -> argparse.ArgumentParser:
-    made = commands.add_parser(
-        name,
-        help=what,
-        description=f"{what[0].upper()}{what[1:]}.",
-        epilog=f"example: {example}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    made.add_argument("--debug", action="store_true", help="show tracebacks")
-    return made
 
 
 def _search(args: argparse.Namespace) -> int:
@@ -183,6 +140,7 @@ def _search(args: argparse.Namespace) -> int:
         gpus_per_trial=args.gpus_per_trial,
         seed=args.seed,
         address=address,
+        cache=data_commands.cache_options(args),
         debug=args.debug,
     )
     return result.exit_code
@@ -208,12 +166,22 @@ def _models(args: argparse.Namespace) -> int:
 
 def _train(args: argparse.Namespace) -> int:
     from tunelab.configuration import load_configuration
-    from tunelab.search import load
+    from tunelab.data.prepared import access_to, chain_of
+    from tunelab.progress import progress_console, shown
 
     configuration = load_configuration(Path(args.config))
     if args.output and not args.output.endswith(".keras"):
         raise UsageError(f"--output: {args.output}: write a file name that ends with .keras")
-    data = load(args.data, resample=configuration.resample, seed=configuration.split_seed)
+    chain = chain_of(configuration.params)
+    access = access_to(
+        args.data,
+        options=configuration.options,
+        chains=(chain,),
+        seed=configuration.split_seed,
+        cache=data_commands.cache_options(args),
+    )
+    with shown(progress_console()) as progress:
+        data = access.open_all(progress, (chain,))[chain]
     from tunelab.training import Schedule, Training, configure
 
     configure(os.cpu_count() or 1, 0)
@@ -250,27 +218,6 @@ def _train(args: argparse.Namespace) -> int:
     return 0
 
 
-def _synth(args: argparse.Namespace) -> int:
-    from tunelab.data.synthetic import SyntheticSettings, write_folder
-
-    if not math.isfinite(args.noise):
-        raise UsageError(f"--noise: {args.noise} is no number of decibels")
-    settings = SyntheticSettings(
-        scans=args.scans, traces=args.traces, samples=args.samples, seed=args.seed, noise_db=args.noise
-    )
-    write_folder(settings, Path(args.folder))
-    print(f"wrote {args.scans} scans to {args.folder}; look at them with: tunelab data check {args.folder}")
-    return 0
-
-
-def _check(args: argparse.Namespace) -> int:
-    from tunelab.data.check import describe
-    from tunelab.data.folder import load_folder
-
-    print(describe(load_folder(Path(args.path), resample=args.resample, seed=args.seed)))
-    return 0
-
-
 def _report(args: argparse.Namespace) -> int:
     from tunelab.report import FILES, write_report
 
@@ -278,29 +225,3 @@ def _report(args: argparse.Namespace) -> int:
     print(content["verdict"])
     print("wrote " + ", ".join(str(Path(args.folder) / name) for name in FILES if (Path(args.folder) / name).exists()))
     return 0
-
-
-def _seconds(text: str) -> float:
-    parts = re.findall(r"(\d+(?:\.\d+)?)([smhd])", text)
-    if not parts or "".join(number + unit for number, unit in parts) != text:
-        raise argparse.ArgumentTypeError(f"{text!r} is no time; write such as 90s, 30m or 1h30m")
-    seconds = sum(float(number) * _UNITS[unit] for number, unit in parts)
-    if seconds <= 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is no time at all")
-    return seconds
-
-
-def _positive(text: str) -> float:
-    if (value := _share(text)) == 0:
-        raise argparse.ArgumentTypeError("0 is not above zero")
-    return value
-
-
-def _share(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value) or value < 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of resources")
-    return value

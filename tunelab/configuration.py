@@ -40,8 +40,8 @@ class Configuration:
     """In full, ``family`` among them."""
     max_epochs: int
     patience: int
-    resample: int | None
-    """Samples that every scan is brought to; None leaves scans as they are."""
+    options: DataOptions
+    """How scans are read."""
     split_seed: int
     """Of the splits, where the data do not give them."""
     seed: int
@@ -76,7 +76,7 @@ def load_configuration(path: Path) -> Configuration:
         params=params,
         max_epochs=beside.epochs.max,
         patience=beside.epochs.patience,
-        resample=beside.data.resample,
+        options=DataOptions.model_validate(beside.data.model_dump(exclude={"split_seed"})),
         split_seed=beside.data.split_seed,
         seed=beside.seed,
     )

@@ -42,10 +42,27 @@ def write_file(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+        sync_folder(path.parent)
     except OSError as error:
         temporary.unlink(missing_ok=True)
         say = f"cannot be written: {error.strerror}; free space or choose another folder"
         raise StorageError(f"{path}: {say}") from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Let the names in a folder reach the disk, so that a rename survives a loss of power.
+
+    Raises:
+        StorageError: they could not.
+    """
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise StorageError(f"{folder}: cannot be written: {error.strerror}; free space there") from error
 
 
 def files_below(folder: Path) -> list[str]:

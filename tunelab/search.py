@@ -20,11 +20,11 @@ from typing import Any
 from rich.console import Console
 
 from tunelab import __version__, metrics
-from tunelab.data.dataset import SPLITS, Dataset
-from tunelab.data.folder import load_folder
-from tunelab.data.synthetic import embedded
+from tunelab.data.dataset import SPLITS
+from tunelab.data.prepared import CacheOptions, access_to
 from tunelab.errors import UsageError
-from tunelab.models import check_space
+from tunelab.models import chains, check_space
+from tunelab.progress import plain, progress_console, shown
 from tunelab.space import load_space, shipped
 from tunelab.storage import parse_s3
 from tunelab.tuning.run import Plan, SearchResult, run_search
@@ -49,6 +49,7 @@ def search(
     gpus_per_trial: float | None = None,
     seed: int = 0,
     address: str | None = None,
+    cache: CacheOptions | None = None,
     debug: bool = False,
     console: Console | None = None,
 ) -> SearchResult:
@@ -56,7 +57,7 @@ def search(
 
     Args:
         space: YAML file; None: the quick space that comes with tunelab.
-        data: folder of scans; None: the embedded synthetic data set.
+        data: folder or ``s3://bucket/prefix`` of scans; None: the embedded synthetic data set.
         storage: folder, or ``s3://bucket/prefix``; the run's folder is made below it (and below ``runs`` for S3).
         name: of the run; None: the space's name and the time.
         trials: how many; None: the space's number, or no limit under a time budget.
@@ -67,6 +68,7 @@ def search(
         gpus_per_trial: a fraction shares a GPU; None: the space's, else one where Ray sees any.
         seed: fixes splits, proposals and trainings.
         address: of a running Ray; None: start one on this machine.
+        cache: where prepared data sets are kept, and how they are made; None: as :class:`CacheOptions` says.
         debug: Ray's own messages, and tracebacks as causes of failed trials.
         console: where to show progress; None: standard output.
 
@@ -82,11 +84,20 @@ def search(
             raise UsageError(f"{option}: {value} is less than one")
     if seed < 0:
         raise UsageError(f"--seed: {seed} is less than zero")
-    run_name = name if name is not None else f"{_plain(found.name)}-{datetime.now():%Y%m%d-%H%M%S}"
+    run_name = name if name is not None else f"{_word(found.name)}-{datetime.now():%Y%m%d-%H%M%S}"
     if not _NAME.fullmatch(run_name):
         raise UsageError(f"--name: {run_name[:60]!r} must be 1 to 100 letters, digits, dots, dashes or underscores")
     folder, remote = _places(str(storage), run_name)
-    scans = load(data, resample=found.data.resample, seed=seed)
+    access = access_to(
+        data,
+        options=found.data,
+        chains=chains(found),
+        seed=seed,
+        cache=cache or CacheOptions(),
+    )
+    with shown(console) as progress:
+        datasets = access.open_all(progress, tuple(chains(found)))
+    scans = next(iter(datasets.values()))
     wanted = trials if trials is not None else None if time_budget is not None else found.trials or DEFAULT_TRIALS
     if not found.families:
         wanted = min(wanted or len(found.start_from), len(found.start_from))
@@ -96,6 +107,8 @@ def search(
         remote=remote,
         space=found,
         data=scans,
+        access=access.known(scans),
+        samples={chain: dataset.n_samples for chain, dataset in datasets.items()},
         trials=wanted,
         time_budget=time_budget,
         begun=begun,
@@ -110,35 +123,13 @@ def search(
     )
     _announce(plan, console)
     result = run_search(plan, facts(plan), console)
-    console.print(result.report["verdict"], soft_wrap=True, highlight=False, markup=False)
-    console.print(f"Report: {folder / 'report.html'}", soft_wrap=True, highlight=False, markup=False)
+    plain(console, result.report["verdict"])
+    plain(console, f"Report: {folder / 'report.html'}")
     if result.report["best"] is not None:
-        console.print(
-            f"Best configuration: {folder / 'best_config.yaml'}", soft_wrap=True, highlight=False, markup=False
-        )
+        plain(console, f"Best configuration: {folder / 'best_config.yaml'}")
     if remote:
-        console.print(f"Also at {remote}", soft_wrap=True, highlight=False, markup=False)
+        plain(console, f"Also at {remote}")
     return result
-
-
-def progress_console() -> Console:
-    """Standard output; wide enough for the table when it is a file or a pipe."""
-    console = Console()
-    return console if console.is_terminal else Console(width=150)
-
-
-def load(data: Path | str | None, *, resample: int | None, seed: int) -> Dataset:
-    """The scans of a folder, or the embedded data set.
-
-    Raises:
-        DataError: scans, labels or splits that cannot be used.
-        UsageError: ``resample`` was asked of the embedded data set.
-    """
-    if data is not None:
-        return load_folder(Path(data), resample=resample, seed=seed)
-    if resample is not None:
-        raise UsageError(f"data.resample: {resample}: the embedded data set is as it is; give --data PATH")
-    return embedded()
 
 
 def facts(plan: Plan) -> Mapping[str, Any]:
@@ -166,9 +157,10 @@ def facts(plan: Plan) -> Mapping[str, Any]:
             "fingerprint": data.fingerprint,
             "scans": data.n_scans,
             "traces": data.n_traces,
-            "samples": data.n_samples,
+            "samples": sorted(set(plan.samples.values())),
             "dt": data.dt,
-            "resample": plan.space.data.resample,
+            "options": plan.space.data.model_dump(mode="json", exclude_defaults=True),
+            "chains": [chain.describe() for chain in plan.samples],
             "notes": list(data.notes),
             "positives": {split: part.positives for split, part in parts.items()},
             "traces_by_split": {split: part.n_traces for split, part in parts.items()},
@@ -181,7 +173,7 @@ def _is_command() -> bool:
     return Path(sys.argv[0]).name in ("search.py", "tunelab", "__main__.py", "cli.py")
 
 
-def _plain(text: str) -> str:
+def _word(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-._")[:60] or "run"
 
 
@@ -200,16 +192,20 @@ def _announce(plan: Plan, console: Console) -> None:
     names = ", ".join(plan.space.families) or f"{len(plan.space.start_from)} fixed configurations"
     limits = [f"{plan.trials} trials" if plan.trials else "", f"{plan.time_budget:.0f} s" if plan.time_budget else ""]
     where = f"Ray at {plan.address}" if plan.address else "this machine"
+    widths = " or ".join(f"{n:,}" for n in sorted(set(plan.samples.values())))
     lines = [
         f"Searching {plan.space.name} ({names}) on {where}: {' or '.join(filter(None, limits))}, "
         f"{plan.max_epochs} epochs each at most.",
-        f"Data: {data.source}: {data.n_scans} scans, {data.n_traces} traces of {data.n_samples} samples; "
-        + ", ".join(f"{split} {data.part(split).n_scans}" for split in SPLITS)
-        + ".",
+        f"Data: {data.source}: {data.n_scans} scans, {data.n_traces} traces of {widths} samples; {data.dealt}.",
+        *(
+            f"Preprocessing: {chain.describe()}: {n:,} samples."
+            for chain, n in plan.samples.items()
+            if not chain.is_identity
+        ),
         *(f"Note: {note}" for note in data.notes),
     ]
     for line in lines:
-        console.print(line, soft_wrap=True, highlight=False, markup=False)
+        plain(console, line)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -59,6 +59,10 @@ class DataOptions(_Section):
 
     resample: int | None = Field(default=None, ge=2)
     """Bring every scan to this number of samples."""
+    dtype: Literal["float32", "float16"] = "float32"
+    """Numbers that prepared samples are stored as; float16 halves the disk, and says what it changed."""
+    components: tuple[str, ...] = ()
+    """Receivers and components of gprMax files, joined along the samples; empty: rx1/Ez alone."""
 
 
 class _File(_Section):

@@ -133,7 +133,7 @@ class Dataset:
     splits: tuple[str, ...]
     """The split of each scan, one of :data:`SPLITS`."""
     digests: tuple[str, ...]
-    """:func:`digest_of` the samples of each scan."""
+    """:func:`digest_of` the samples of each scan, as recorded: before any preprocessing."""
     silent: NDArray[np.int64]
     """Traces of each scan that hold one value only, shape (scan,)."""
     dt: float | None
@@ -174,15 +174,16 @@ class Dataset:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256, in hex, over id, length, labels and samples of every scan: the same for any splits and shards.
+        """SHA-256, in hex, over id, length, labels and recorded samples of every scan.
 
-        Numbers are hashed as little-endian int64, int8 and float32, so that every machine finds the same value.
+        The same for any splits, shards and preprocessing. Numbers are hashed as little-endian int64, int8 and float32,
+        so that every machine finds the same value.
         """
         digest = hashlib.sha256(b"tunelab data set 2\n")
         ends = np.cumsum(self.lengths)
         for i, scan in enumerate(self.scans):
             name = scan.encode()
-            digest.update(np.array([len(name), self.lengths[i], self.n_samples], dtype="<i8").tobytes())
+            digest.update(np.array([len(name), self.lengths[i]], dtype="<i8").tobytes())
             digest.update(name)
             digest.update(np.ascontiguousarray(self.labels[ends[i] - self.lengths[i] : ends[i]]).data)
             digest.update(bytes.fromhex(self.digests[i]))

@@ -26,6 +26,8 @@ class ScanRow:
     """The id itself where the column is missing or empty."""
     split: str | None
     """None where the column is missing or empty, which then holds for every row."""
+    shard: str | None
+    """The name of its shard; None where the column is missing or empty, which then holds for every row."""
 
 
 def first_five(items: Iterable[str]) -> str:
@@ -86,7 +88,7 @@ def read_scans(path: Path) -> list[ScanRow]:
     """The scans of a data set, as ``scans.csv`` lists them.
 
     Args:
-        path: a CSV file with the column scan, and file, group and split where wanted; others are ignored.
+        path: a CSV file with the column scan, and file, group, split and shard where wanted; others are ignored.
 
     Raises:
         DataError: for missing columns, repeated scans, unknown or incomplete splits and parted groups.
@@ -94,14 +96,14 @@ def read_scans(path: Path) -> list[ScanRow]:
     rows = []
     for _, row in _rows(path, ("scan",)):
         check_id(path, row["scan"])
-        file, group, split = (row.get(column) or None for column in ("file", "group", "split"))
+        file, group, split, shard = (row.get(column) or None for column in ("file", "group", "split", "shard"))
         if file and (Path(file).is_absolute() or ".." in Path(file).parts or "\0" in file):
             raise DataError(f"{path}: scan {shown(row['scan'])}: file {shown(file)} leaves the folder; name one inside")
         if split and split not in SPLITS:
             raise DataError(
                 f"{path}: scan {shown(row['scan'])}: {shown(split)} is no split{did_you_mean(split, SPLITS)}"
             )
-        rows.append(ScanRow(scan=row["scan"], file=file, group=group or row["scan"], split=split))
+        rows.append(ScanRow(scan=row["scan"], file=file, group=group or row["scan"], split=split, shard=shard))
     _check_scans(path, rows)
     return rows
 
@@ -120,12 +122,13 @@ def _check_scans(path: Path, rows: Sequence[ScanRow]) -> None:
         raise DataError(f"{path}: {len(parted)} scans are in two splits ({first_five(parted)}); keep one row for each")
     if twice:
         raise DataError(f"{path}: {len(twice)} scans are listed twice ({first_five(twice)}); keep one row for each")
-    without = [row.scan for row in rows if row.split is None]
-    if without and len(without) < len(rows):
-        raise DataError(
-            f"{path}: {len(without)} of {len(rows)} scans have no split ({first_five(without)}); give every scan one, "
-            "or leave the column out and splits are dealt"
-        )
+    for column, otherwise in (("split", "splits are dealt"), ("shard", "shards are cut by size")):
+        without = [row.scan for row in rows if getattr(row, column) is None]
+        if without and len(without) < len(rows):
+            raise DataError(
+                f"{path}: {len(without)} of {len(rows)} scans have no {column} ({first_five(without)}); give every "
+                f"scan one, or leave the column out and {otherwise}"
+            )
     parted = [group for group, names in groups.items() if len(names) > 1]
     if parted:
         raise DataError(

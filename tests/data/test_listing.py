@@ -8,9 +8,17 @@ import h5py
 import numpy as np
 import pytest
 
-from tunelab.data import folder as folder_module
-from tunelab.data.folder import load_folder
-from tunelab.errors import DataError, UsageError
+from tunelab.data.dataset import Dataset
+from tunelab.data.prepared import AS_RECORDED, CacheOptions, prepared_from
+from tunelab.errors import DataError
+from tunelab.space import DataOptions
+
+
+def load_folder(folder: Path, *, seed: int = 0, max_bad: int = 0, **options) -> Dataset:
+    """The folder by way of a cache beside it, as a search reads it."""
+    cache = CacheOptions(cache=folder.parent / "cache", workers=1, max_bad=max_bad)
+    access = prepared_from(folder, options=DataOptions(**options), chains=(AS_RECORDED,), seed=seed, cache=cache)
+    return access.open(AS_RECORDED)
 
 
 def write_out(path: Path, samples_by_traces: np.ndarray, dt: float | None = 1e-10) -> None:
@@ -47,6 +55,9 @@ def make_folder(tmp_path: Path) -> Callable[..., Path]:
     return make
 
 
+SIX = ("train", "train", "tune", "validation", "test", "train")
+
+
 def refuse(folder: Path, message: str, **options) -> None:
     with pytest.raises(DataError, match=message) as caught:
         load_folder(folder, **options)
@@ -60,6 +71,7 @@ def rows_of(path: Path) -> list[list[str]]:
 
 def test_scans_labels_and_splits_of_a_folder(make_folder):
     folder = make_folder()
+    write_csv(folder / "scans.csv", [("scan", "split"), *[(f"s{i:02}", s) for i, s in enumerate(SIX)]])
     dataset = load_folder(folder)
     assert sorted(dataset.scans) == [f"s{i:02}" for i in range(6)]
     assert (dataset.n_traces, dataset.n_samples, dataset.dt) == (45, 16, 1e-10)
@@ -83,8 +95,8 @@ def test_order_of_files_and_rows_changes_nothing_and_the_seed_deals(make_folder)
     for i in reversed(range(12)):
         (two / "scans" / f"s{i:02}_merged.out").rename(two / f"s{i:02}.out")
     a, b, c = load_folder(one, seed=3), load_folder(two, seed=3), load_folder(one, seed=4)
-    assert (a.scans, a.splits, a.fingerprint) == (b.scans, b.splits, b.fingerprint)
-    assert dict(zip(a.scans, a.splits, strict=True)) != dict(zip(c.scans, c.splits, strict=True))
+    assert (a.scans, a.folds, a.fingerprint) == (b.scans, b.folds, b.fingerprint)
+    assert (a.n_folds, a.folds != c.folds) == (5, True)
     assert a.fingerprint == c.fingerprint
 
 
@@ -104,7 +116,7 @@ def test_groups_are_kept_together(make_folder):
     folder = make_folder(12)
     write_csv(folder / "scans.csv", [("scan", "group"), *[(f"s{i:02}", f"g{i % 4}") for i in range(12)]])
     dataset = load_folder(folder)
-    by_group = {(int(scan[1:]) % 4, split) for scan, split in zip(dataset.scans, dataset.splits, strict=True)}
+    by_group = {(int(scan[1:]) % 4, fold) for scan, fold in zip(dataset.scans, dataset.folds, strict=True)}
     assert len(by_group) == 4
 
 
@@ -114,7 +126,7 @@ def test_npz_with_own_labels_needs_no_table(tmp_path):
     dataset = load_folder(tmp_path)
     assert (dataset.n_scans, int(dataset.labels.sum()), dataset.dt) == (5, 10, None)
     write_csv(tmp_path / "labels.csv", [("scan", "trace", "label"), *[("n1", k, k % 2) for k in range(6)]])
-    refuse(tmp_path, r"1 scans have other labels in their own file \(y\); keep one of the two \(n1\)")
+    refuse(tmp_path, r"n1: .*labels.csv: other labels than in its own file \(y\); keep one of the two")
 
 
 def test_a_minority_of_other_widths_is_left_out_and_noted_or_resampled(make_folder):
@@ -132,8 +144,6 @@ def test_a_minority_of_other_widths_is_left_out_and_noted_or_resampled(make_fold
     assert everything.dt == pytest.approx(1e-10)
     assert load_folder(folder, resample=8).dt == pytest.approx(1e-10 * 15 / 7)
     assert load_folder(folder, resample=8).n_samples == 8
-    with pytest.raises(UsageError, match="resample = 1"):
-        load_folder(folder, resample=1)
 
 
 def test_no_width_of_most_scans_is_an_error(make_folder):
@@ -160,8 +170,8 @@ def test_folders_without_scans_or_that_are_none(tmp_path, make_folder):
     (tmp_path / "file").write_text("")
     refuse(tmp_path / "file", "is a file, not a folder of scans")
     (tmp_path / "empty").mkdir()
-    refuse(tmp_path / "empty", r"no scans; put .out, .h5, .npz files there")
-    refuse(make_folder(3), r"3 scans in 3 groups, but the 4 splits .* 4 - 3 = 1 missing")
+    refuse(tmp_path / "empty", r"no scans; put \.out, \.h5, \.npz, .* files there")
+    refuse(make_folder(3), r"3 scans in 3 groups, but 3 folds and a test part need one each: 4 - 3 = 1 missing")
 
 
 def test_missing_files_and_files_that_are_ambiguous(make_folder):
@@ -172,7 +182,7 @@ def test_missing_files_and_files_that_are_ambiguous(make_folder):
     write_csv(folder / "scans.csv", [("scan",), ("s03",), ("s09",)])
     refuse(folder, "scans.csv: no file for scan s09; add s09.out")
     write_csv(folder / "scans.csv", [("scan", "file"), ("s03", "labels.csv")])
-    refuse(folder, r"1 files are no .out, .h5, .npz \(labels.csv\)")
+    refuse(folder, r"1 files are no \.out, .* \(labels.csv\)")
     (folder / "scans.csv").unlink()
     write_out(folder / "more" / "s03.out", scan_values(3, 8).T)
     refuse(folder, r"2 files for scan s03 \(more/s03.out, s03.out\); name one in scans.csv: file")
@@ -193,11 +203,13 @@ def test_missing_and_extra_labels_with_counts_and_the_first_five(make_folder):
     folder = make_folder(8)
     head, *rows = rows_of(folder / "labels.csv")
     write_csv(folder / "labels.csv", [head, *[row for row in rows if row[1] != "2"]])
-    refuse(folder, r"labels.csv: 8 scans lack labels; .* \(s00: 1 of 5 traces, .*s04: 1 of 9 traces and 3 more\)")
+    refuse(folder, r"8 of 8 scans cannot be used \(0 may be\); correct them")
+    refuse(folder, r"s00: .*labels.csv: 1 of 5 traces lack a label; give every trace 0 or 1")
+    refuse(folder, r"  s04: .*1 of 9 traces lack a label.*\n  and 3 more: s05, s06, s07$")
     write_csv(folder / "labels.csv", [head, *rows, ["s01", "6", "0"]])
-    refuse(folder, r"1 scans have labels for traces that do not exist; .* \(s01: trace 6, but it has 6\)")
+    refuse(folder, r"s01: .*labels.csv: label for trace 6, but it has 6; count traces from 0")
     (folder / "labels.csv").unlink()
-    refuse(folder, r"no labels.csv, and: 8 scans lack labels; .* \(s00: 5 of 5 traces")
+    refuse(folder, r"s00: .*no labels.csv, and: 5 of 5 traces lack a label")
 
 
 @pytest.mark.parametrize(("label", "only"), [("0", "none"), ("1", "every one")])
@@ -213,33 +225,54 @@ def test_splits_without_scans_or_without_positives(make_folder):
     names = ["train", "train", "train", "tune", "tune", "validation"]
     write_csv(folder / "scans.csv", [("scan", "split"), *[(f"s{i:02}", s) for i, s in enumerate(names)]])
     refuse(folder, "scans.csv: split: no scan is in test; each of train, tune, validation, test needs one")
-    (folder / "scans.csv").unlink()
     head, *rows = rows_of(folder / "labels.csv")
+    write_csv(folder / "scans.csv", [("scan", "split"), *[(f"s{i:02}", s) for i, s in enumerate(SIX)]])
+    write_csv(folder / "labels.csv", [head, *[[*row[:2], row[2] if row[0] != "s04" else "0"] for row in rows]])
+    assert load_folder(folder).notes == ("no positive trace in test: F1 of the finalists is undefined there",)
     write_csv(folder / "labels.csv", [head, *[[*row[:2], row[2] if row[0] < "s03" else "0"] for row in rows]])
+    refuse(folder, "no positive trace in validation, test, so F1 is undefined there; 3 groups of scans hold positives")
+    (folder / "scans.csv").unlink()
     assert load_folder(folder).notes == ("no positive trace in test: F1 of the finalists is undefined there",)
     write_csv(folder / "labels.csv", [head, *[[*row[:2], row[2] if row[0] < "s02" else "0"] for row in rows]])
-    refuse(folder, "no positive trace in validation, test, so F1 is undefined there; 2 groups of scans hold positives")
+    refuse(folder, "2 of 6 groups of scans hold positive traces, and 3 folds need one each")
 
 
-def test_one_bad_scan_is_named_and_several_are_counted(make_folder):
+def test_shards_are_cut_by_size_or_as_named(make_folder):
+    folder = make_folder(12)
+    shards = load_folder(folder).shards
+    assert shards.tolist() == sorted(shards)
+    assert int(shards[-1]) == 7
+    write_csv(folder / "scans.csv", [("scan", "shard"), *[(f"s{i:02}", f"batch{11 - i // 4}") for i in range(12)]])
+    dataset = load_folder(folder)
+    assert dataset.shards.tolist() == [2] * 4 + [1] * 4 + [0] * 4  # by the length of the name, then by name
+    for i in range(12):
+        np.testing.assert_array_equal(dataset.samples.read(i), scan_values(i, 5 + i))
+    write_csv(folder / "scans.csv", [("scan", "shard"), *[(f"s{i:02}", "one" if i else "") for i in range(12)]])
+    refuse(folder, r"1 of 12 scans have no shard \(s00\); give every scan one, or leave the column out and shards are")
+
+
+def test_bad_scans_are_named_and_left_out_up_to_a_number(make_folder):
     folder = make_folder(8)
-    file = folder / "scans" / "s03_merged.out"
-    with h5py.File(file, "r+") as data:
+    with h5py.File(folder / "scans" / "s03_merged.out", "r+") as data:
         data["rxs/rx1/Ez"][2, 1] = np.nan
-    refuse(folder, "s03_merged.out: rxs/rx1/Ez holds 1 samples that are NaN.* trace 1, sample 2")
+    refuse(folder, r"1 of 8 scans cannot be used .*--max-bad 1\n  s03: .*1 samples that are NaN.* trace 1, sample 2")
+    dataset = load_folder(folder, max_bad=1)
+    assert dataset.n_scans == 7
+    assert "s03" not in dataset.scans
+    assert dataset.notes == ("1 scans are left out because they cannot be used (s03)",)
+    refuse(folder, "1 scans cannot be used")  # what was prepared with another --max-bad does not slip through
     for i in range(1, 8):
         path = folder / "scans" / f"s{i:02}_merged.out"
         path.write_bytes(path.read_bytes()[:700])
-    refuse(folder, r"7 of 8 scans cannot be used \(s01, s02, s03, s04, s05 and 2 more\); the first: .*s01_merged.out")
-
-
-def test_more_data_than_memory_is_refused_with_the_arithmetic(make_folder, monkeypatch):
-    monkeypatch.setattr(folder_module, "_memory", lambda: 5_000)
     refuse(
-        make_folder(),
-        r"45 traces x 16 samples x 4 bytes = 2,880, more than half of this machine's memory of 5,000; use",
+        folder,
+        r"7 of 8 scans cannot be used \(1 may be\); .*--max-bad 7\n  s01: [^\n]*s01_merged.out: cannot be",
+        max_bad=1,
     )
-    assert load_folder(make_folder(name="again"), resample=6).n_samples == 6
+    refuse(folder, r"and 2 more: s06, s07$")
+    refuse(folder, r"1 scans in 1 groups, but 3 folds and a test part need one each", max_bad=7)
+    (folder / "scans" / "s00_merged.out").write_bytes(b"")
+    refuse(folder, r"8 of 8 scans cannot be used", max_bad=8)
 
 
 HOME = Path(__file__).resolve().parents[2] / "../shared/data/gprmax-small"

@@ -1,0 +1,273 @@
+"""Data sets for those who train: by chain of preprocessing, opened where the trial runs, prepared there if need be.
+
+An access is what a search hands to its trials. It is small and picklable; on every node it finds, or makes, that
+node's own prepared data set, and makes sure that it holds the same scans as the driver's.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from tunelab.data.cache import default_cache, mark_used
+from tunelab.data.dataset import Dataset, make_dataset, read_only
+from tunelab.data.deal import deal
+from tunelab.data.manifest import LABELS, Manifest, check_digest, read_manifest
+from tunelab.data.prepare import Progress, Request, is_remote, prepare
+from tunelab.data.preprocess import apply, outcome
+from tunelab.data.shards import open_samples
+from tunelab.data.synthetic import embedded
+from tunelab.data.workers import default_workers
+from tunelab.errors import DataError, UsageError
+from tunelab.preprocessing import Preprocessing
+from tunelab.space import DataOptions
+
+AS_RECORDED = Preprocessing()
+
+
+def chain_of(params: Mapping[str, Any]) -> Preprocessing:
+    """The chain of preprocessing that params name."""
+    return Preprocessing.model_validate(params["preprocessing"])
+
+
+class Access(Protocol):
+    """The data set of a search, after any of its chains."""
+
+    def open(self, chain: Preprocessing) -> Dataset:
+        """The data set after a chain; the same object again within a process.
+
+        Raises:
+            TunelabError: it cannot be prepared or opened here.
+        """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheOptions:
+    """Where prepared data sets are kept, and how they are made."""
+
+    cache: Path | str | None = None
+    """On every node; None: :func:`~tunelab.data.cache.default_cache`."""
+    workers: int | None = None
+    """Processes that read; None: one a core."""
+    max_bad: int = 0
+    """Scans that may be left out because they cannot be used."""
+    limit: int | None = None
+    """Bytes that the whole cache may hold."""
+
+
+def access_to(
+    data: Path | str | None,
+    *,
+    options: DataOptions,
+    chains: Sequence[Preprocessing],
+    seed: int,
+    cache: CacheOptions,
+) -> Prepared | Generated:
+    """The scans of a source, or the embedded data set for None; else as :func:`prepared_from`.
+
+    Raises:
+        UsageError: an option out of range, or one that the embedded data set does not take.
+    """
+    if data is not None:
+        return prepared_from(data, options=options, chains=chains, seed=seed, cache=cache)
+    if options != DataOptions():
+        odd = ", ".join(f"{key}: {value}" for key, value in options.model_dump(exclude_defaults=True).items())
+        raise UsageError(f"data: {odd}: the embedded data set is as it is; give --data PATH")
+    return Generated(dataset=embedded())
+
+
+def prepared_from(
+    source: Path | str,
+    *,
+    options: DataOptions,
+    chains: Sequence[Preprocessing],
+    seed: int,
+    cache: CacheOptions,
+) -> Prepared:
+    """The scans of a folder or prefix; nothing is read yet.
+
+    Args:
+        source: folder, or ``s3://bucket/prefix``.
+        options: how to read it.
+        chains: the preprocessing that is wanted.
+        seed: deals the splits.
+        cache: where to, and how.
+
+    Raises:
+        UsageError: an option out of range.
+    """
+    checks = (("--workers", cache.workers, 1), ("--max-bad", cache.max_bad, 0), ("--cache-limit", cache.limit, 0))
+    for option, value, least in checks:
+        if value is not None and value < least:
+            raise UsageError(f"{option}: {value} is less than {least}")
+    place = str(source)
+    request = Request(
+        source=place if is_remote(place) else str(Path(place).expanduser().absolute()),
+        cache=Path(cache.cache).expanduser().absolute() if cache.cache is not None else default_cache(),
+        options=options,
+        chains=tuple(chains),
+        max_bad=cache.max_bad,
+        workers=cache.workers or default_workers(),
+        limit=cache.limit,
+        seed=seed,
+    )
+    return Prepared(request=request)
+
+
+# what this process has opened already
+_opened: dict[tuple[str, int], Dataset] = {}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """A folder or prefix of scans, by way of the cache."""
+
+    request: Request
+    fingerprint: str = ""
+    """That every node must find; empty: not known yet."""
+
+    def open(self, chain: Preprocessing) -> Dataset:
+        """See :class:`Access`."""
+        return self.open_all(Progress(), (chain,))[chain]
+
+    def open_all(self, progress: Progress, chains: tuple[Preprocessing, ...] = ()) -> Mapping[Preprocessing, Dataset]:
+        """The data sets after some chains; all of the request's are prepared where one is missing.
+
+        Args:
+            progress: whom to tell.
+            chains: None named: all of the request's.
+
+        Raises:
+            DataError: as of :func:`~tunelab.data.prepare.prepare`, or the scans found here are not the driver's.
+        """
+        wanted = chains or self.request.chains
+        request = self.request
+        if not set(wanted) <= set(request.chains):
+            request = replace(request, chains=tuple(wanted))
+        places = prepare(request, progress)
+        opened = {chain: open_prepared(places[chain], request.seed) for chain in wanted}
+        for dataset in opened.values():
+            if self.fingerprint not in ("", dataset.fingerprint):
+                raise DataError(
+                    f"{request.source}: the scans on this node ({os.uname().nodename}) are not those of the driver: "
+                    f"fingerprint {dataset.fingerprint[:12]}, not {self.fingerprint[:12]}; copy the same files to "
+                    "every node, or put them into a bucket"
+                )
+        return opened
+
+    def known(self, dataset: Dataset) -> Prepared:
+        """The same, for other nodes: they must find the scans of this data set."""
+        return replace(self, fingerprint=dataset.fingerprint)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Generated:
+    """A data set in memory, small enough to travel."""
+
+    dataset: Dataset
+    _done: dict[Preprocessing, Dataset] = field(default_factory=dict)
+
+    def open(self, chain: Preprocessing) -> Dataset:
+        """See :class:`Access`."""
+        if chain not in self._done:
+            self._done[chain] = self.dataset if chain.is_identity else preprocessed(self.dataset, chain)
+        return self._done[chain]
+
+    def open_all(self, progress: Progress, chains: tuple[Preprocessing, ...] = ()) -> Mapping[Preprocessing, Dataset]:
+        """See :meth:`Prepared.open_all`; there is nothing to tell."""
+        return {chain: self.open(chain) for chain in chains}
+
+    def known(self, dataset: Dataset) -> Generated:
+        """See :meth:`Prepared.known`; it travels as it is."""
+        return self
+
+    def __reduce__(self) -> tuple[object, tuple[Dataset]]:
+        """Without what was done here."""
+        return _generated, (self.dataset,)
+
+
+def _generated(dataset: Dataset) -> Generated:
+    return Generated(dataset=dataset)
+
+
+def preprocessed(dataset: Dataset, chain: Preprocessing) -> Dataset:
+    """A data set in memory after a chain; digests stay those of the scans as recorded.
+
+    Raises:
+        DataError: the chain does not fit the recordings.
+    """
+    _, dt = outcome(dataset.n_samples, dataset.dt, chain)
+    ends = np.cumsum(dataset.lengths)
+    parts = zip(dataset.scans, ends - dataset.lengths, ends, strict=True)
+    made = make_dataset(
+        scans={scan: apply(dataset.samples.read(i), dataset.dt, chain) for i, scan in enumerate(dataset.scans)},
+        labels={scan: dataset.labels[start:end] for scan, start, end in parts},
+        splits=dict(zip(dataset.scans, dataset.splits, strict=True)),
+        dt=dt,
+        source=dataset.source,
+    )
+    return replace(dataset, samples=made.samples, dt=dt)
+
+
+def open_prepared(path: Path, seed: int) -> Dataset:
+    """An entry of the cache as a data set, and the process's claim on it; no shard is touched.
+
+    Args:
+        path: the entry.
+        seed: deals the splits where ``scans.csv`` gives none.
+
+    Raises:
+        StateError: the entry is damaged.
+        DataError: the scans cannot be dealt.
+    """
+    key = (str(path), seed)
+    if key not in _opened:
+        manifest = read_manifest(path)
+        _opened[key] = _dataset(path, manifest, seed)
+    mark_used(path)
+    return _opened[key]
+
+
+def _dataset(path: Path, manifest: Manifest, seed: int) -> Dataset:
+    check_digest(path / LABELS, manifest.files[LABELS].sha256)
+    labels = np.frombuffer((path / LABELS).read_bytes(), np.int8)
+    columns = manifest.scans
+    lengths = np.array(columns.traces, dtype=np.int64)
+    positives = np.add.reduceat(labels, np.cumsum(lengths) - lengths, dtype=np.int64)
+    dealt = deal(
+        manifest.source,
+        given=columns.split,
+        groups=columns.group,
+        positives=positives.tolist(),
+        lengths=columns.traces,
+        seed=seed,
+    )
+    notes = list(manifest.notes)
+    if manifest.left_out:
+        names = ", ".join(one.scan for one in manifest.left_out[:5])
+        notes.append(f"{len(manifest.left_out)} scans are left out because they cannot be used ({names})")
+    if manifest.dtype == "float16":
+        notes.append(
+            f"stored as float16: samples changed by {manifest.loss.relative_rms:.1e} of their root mean square, and by "
+            f"{manifest.loss.largest:.1e} of the scan's largest at most"
+        )
+    dataset = Dataset(
+        samples=open_samples(path, manifest),
+        labels=read_only(labels),
+        lengths=read_only(lengths),
+        scans=tuple(columns.scan),
+        groups=tuple(columns.group),
+        shards=read_only(np.array(columns.shard, dtype=np.int64)),
+        splits=dealt.splits or ("test",) * len(columns.scan),
+        digests=tuple(columns.digest),
+        silent=read_only(np.array(columns.silent, dtype=np.int64)),
+        dt=manifest.dt,
+        source=manifest.source,
+        notes=(*notes, *dealt.notes),
+    )
+    return dataset.with_folds(dealt.folds) if dealt.folds else dataset

@@ -1,0 +1,81 @@
+"""Processes that read scans side by side. HDF5 holds one lock for a whole process, so threads would take turns."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import wait
+from types import TracebackType
+from typing import TypeVar
+
+from tunelab.errors import DataError
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Workers:
+    """A pool that starts with its first task; with one worker the caller's own process does the work.
+
+    Args:
+        count: processes.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self._pool: ProcessPoolExecutor | None = None
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def map(self, function: Callable[[T], R], tasks: Iterable[T]) -> Iterator[R]:
+        """The function of every task, in order, as they become known.
+
+        Args:
+            function: of a module, not a closure.
+            tasks: picklable.
+
+        Raises:
+            DataError: a process was lost, as for want of memory.
+        """
+        if self.count == 1:
+            yield from map(function, tasks)
+            return
+        if self._pool is None:
+            # spawned ones hold nothing of a parent that may run threads
+            self._pool = ProcessPoolExecutor(
+                self.count, mp_context=multiprocessing.get_context("spawn"), initializer=_end_with_parent
+            )
+        try:
+            yield from self._pool.map(function, tasks)
+        except BrokenProcessPool as error:
+            raise DataError(
+                "a process that read scans was lost, perhaps for want of memory; run the command again with "
+                "--workers 1, it goes on where it stopped"
+            ) from error
+
+
+def default_workers() -> int:
+    """As many as this process may use cores."""
+    return len(os.sched_getaffinity(0))
+
+
+def _end_with_parent() -> None:
+    """Let this process end when its parent was killed; a pool's process would wait for tasks for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def watch(sentinel: int) -> None:
+        wait([sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, args=(parent.sentinel,), daemon=True).start()
