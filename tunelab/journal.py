@@ -12,6 +12,8 @@ kind       written by                                   fields
 run        the search, first line                       name, version, seed
 suggestion the searcher, before a trial may start       trial, name, seed, family, params, point
 result     the scheduler, before it decides             trial, epoch, seconds, parameters, weights, metrics
+fold       the scheduler, as it does a result           trial, fold, epoch, seconds, weights, metrics
+pooled     the scheduler, when all folds are done       trial, metrics, thresholds, scans
 decision   the scheduler, when a trial is not to go on  trial, epoch, action, by
 end        the searcher, when a trial is over           trial, status, cause
 final      the search, once                             trial, chosen, test, validation

@@ -2,6 +2,10 @@
 
 A trial's *chosen epoch* is the one where average precision on the tune split is highest; that epoch's validation F1
 ranks it, so that nothing is chosen on the split that judges it. NaN is worst, a failed trial is never ranked.
+
+Where scans are few, a trial goes on to other folds after the first (:mod:`tunelab.crossfit`). Its epochs are still
+those of the first fold; what ranks it are the counts pooled over all folds, once it has them. A trial that was stopped
+on the first fold never has them: it ranks below those that do, whatever its F1 over that one fold.
 """
 
 from __future__ import annotations
@@ -10,6 +14,8 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
+
+from tunelab.metrics import Counts
 
 Status = Literal["running", "finished", "stopped", "failed", "interrupted"]
 """finished: all epochs or its own patience; stopped: by the scheduler; interrupted: by the user or the budget."""
@@ -33,6 +39,51 @@ class Epoch:
         return self.metrics.get(name, math.nan)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pooled:
+    """What the models of all folds together came to, each on the fold that it never saw."""
+
+    metrics: Mapping[str, float]
+    """By the names of an epoch's; undefined values are NaN."""
+    thresholds: tuple[float, ...]
+    """Of each fold, chosen on the others."""
+    scans: tuple[str, ...]
+    """Every scan but those of test, in order."""
+    counts: tuple[Counts, ...]
+    """Of each scan."""
+
+    def record(self) -> dict[str, Any]:
+        """As plain JSON types but for NaN."""
+        return {
+            "metrics": dict(self.metrics),
+            "thresholds": list(self.thresholds),
+            "scans": {scan: [c.tp, c.fp, c.fn, c.tn] for scan, c in zip(self.scans, self.counts, strict=True)},
+        }
+
+    @classmethod
+    def of_record(cls, record: Mapping[str, Any]) -> Pooled:
+        """What :meth:`record` gave, also from a journal, where NaN is None."""
+        return cls(
+            metrics=_defined(record["metrics"]),
+            thresholds=tuple(record["thresholds"]),
+            scans=tuple(record["scans"]),
+            counts=tuple(Counts(*counts) for counts in record["scans"].values()),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """The stored weights of a chosen epoch."""
+
+    file: str
+    """Name in the folder of weights."""
+    fold: int
+    digest: str
+    """SHA-256 of the file."""
+    threshold: float
+    """Where this model's "positive" begins."""
+
+
 @dataclass(slots=True, kw_only=True)
 class Trial:
     """One params under training, as far as the journal tells."""
@@ -52,16 +103,49 @@ class Trial:
     parameters: int = 0
     """Of the model, all of them."""
     epochs: list[Epoch] = field(default_factory=list)
+    """Where there are folds, those of the first."""
+    folds: dict[int, list[Epoch]] = field(default_factory=dict)
+    """The epochs of each later fold, by its number."""
+    pooled: Pooled | None = None
+    """Once all folds are done."""
 
     @property
     def chosen(self) -> Epoch | None:
         """The first epoch with the highest average precision on the tune split; None before there is one."""
-        return max(self.epochs, key=_dense, default=None)
+        return self.chosen_of(0)
+
+    def chosen_of(self, fold: int) -> Epoch | None:
+        """The chosen epoch of a fold; None before there is one."""
+        return max(self.folds.get(fold, ()) if fold else self.epochs, key=_dense, default=None)
+
+    def measured(self, name: str) -> float:
+        """The metric of that name that ranks and describes the trial: pooled, or else at the chosen epoch; or NaN."""
+        if self.pooled is not None:
+            return self.pooled.metrics.get(name, math.nan)
+        return self.chosen[name] if self.chosen else math.nan
 
     @property
     def val_f1(self) -> float:
-        """Validation F1 at the chosen epoch; NaN before there is one."""
-        return self.chosen["val_f1"] if self.chosen else math.nan
+        """Validation F1, pooled over the folds or at the chosen epoch; NaN before there is one."""
+        return self.measured("val_f1")
+
+    def stored(self) -> list[Stored]:
+        """The weights that answer for the trial: of every fold when all are done, else of the first alone."""
+        thresholds = (self.measured("threshold"),) if self.pooled is None else self.pooled.thresholds
+        return [
+            Stored(
+                file=weights_file(self.trial, fold),
+                fold=fold,
+                digest=chosen.weights if (chosen := self.chosen_of(fold)) else "",
+                threshold=threshold,
+            )
+            for fold, threshold in enumerate(thresholds)
+        ]
+
+
+def weights_file(trial: str, fold: int) -> str:
+    """The name under which the chosen epoch's weights are stored: ``0001.npz``, of later folds ``0001-fold1.npz``."""
+    return f"{trial}-fold{fold}.npz" if fold else f"{trial}.npz"
 
 
 class Leaderboard:
@@ -79,13 +163,16 @@ class Leaderboard:
             self.trials[record["trial"]] = Trial(**fields, seed=record.get("seed", 0))
         elif record["kind"] == "result":
             trial = self.trials[record["trial"]]
-            metrics = {name: math.nan if value is None else float(value) for name, value in record["metrics"].items()}
-            trial.epochs = [e for e in trial.epochs if e.epoch < record["epoch"]]
-            weights = record.get("weights", "")
-            trial.epochs.append(
-                Epoch(epoch=record["epoch"], seconds=record["seconds"], metrics=metrics, weights=weights)
-            )
+            trial.epochs = _gone_on(trial.epochs, record)
+            trial.folds, trial.pooled = {}, None  # begun anew after a restart: what later folds said is told again
             trial.parameters = record["parameters"]
+        elif record["kind"] == "fold":
+            trial, fold = self.trials[record["trial"]], record["fold"]
+            trial.folds = {k: epochs for k, epochs in trial.folds.items() if k <= fold}
+            trial.folds[fold] = _gone_on(trial.folds.get(fold, []), record)
+            trial.pooled = None
+        elif record["kind"] == "pooled":
+            self.trials[record["trial"]].pooled = Pooled.of_record(record)
         elif record["kind"] == "end":
             trial = self.trials[record["trial"]]
             trial.status, trial.cause = record["status"], record["cause"] or ""
@@ -97,7 +184,8 @@ class Leaderboard:
     def ranked(self) -> list[Trial]:
         """Trials with a chosen epoch, best first, failed ones left out.
 
-        By validation F1; equal ones by average precision on the tune split, then the smaller model, then the older.
+        Those judged on all folds before those judged on the first alone, as far as their F1 is defined; then by
+        validation F1; equal ones by average precision on the tune split, then the smaller model, then the older.
         """
         there = [t for t in self.snapshot() if t.chosen and t.status != "failed"]
         return sorted(there, key=_order)  # stable: equal ones stay in the journal's order
@@ -114,10 +202,24 @@ class Leaderboard:
         return sum(t.status != "running" for t in self.snapshot())
 
 
-def _order(trial: Trial) -> tuple[float, float, int]:
-    chosen = trial.chosen
-    dense = _dense(chosen) if chosen else -math.inf
-    return -_worst_if_nan(trial.val_f1), -dense, trial.parameters
+def _order(trial: Trial) -> tuple[bool, bool, float, float, int]:
+    f1, dense = trial.val_f1, trial.measured("tune_average_precision")
+    return math.isnan(f1), trial.pooled is None, -_worst_if_nan(f1), -_worst_if_nan(dense), trial.parameters
+
+
+def _gone_on(epochs: list[Epoch], record: Mapping[str, Any]) -> list[Epoch]:
+    """A trial's epochs with one more; those from its number on are told again after a restart."""
+    newest = Epoch(
+        epoch=record["epoch"],
+        seconds=record["seconds"],
+        metrics=_defined(record["metrics"]),
+        weights=record.get("weights", ""),
+    )
+    return [*(e for e in epochs if e.epoch < newest.epoch), newest]
+
+
+def _defined(metrics: Mapping[str, Any]) -> dict[str, float]:
+    return {name: math.nan if value is None else float(value) for name, value in metrics.items()}
 
 
 def _dense(epoch: Epoch) -> float:

@@ -35,7 +35,8 @@ class Bench:
             self.recorder.suggestion(trial, "", 0, {"family": "lstm"}, {})
             self.trials[trial] = SimpleNamespace(trial_id=f"ray-{trial}", config={"trial": trial})
             self.scheduler.on_trial_add(None, self.trials[trial])
-        result = {"epoch": epoch, "seconds": 1.0, "parameters": 7, "weights": "", "ended": ended, "failed": failed}
+        result = {"fold": 0, "epoch": epoch, "seconds": 1.0, "parameters": 7, "weights": ""}
+        result |= {"ended": ended, "failed": failed, "pooled": []}
         metrics = {"metrics/tune_average_precision": dense, "metrics/val_f1": 0.5}
         return self.scheduler.on_trial_result(None, self.trials[trial], result | metrics)
 

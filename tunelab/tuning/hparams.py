@@ -35,9 +35,16 @@ COLUMNS = {
     "chosen/epoch": "chosen epoch",
 }
 """The measures of the HParams table: tag and heading. The dimensions and the family are its other columns."""
+POOLED = {
+    "pooled/validation_f1": "validation F1, pooled over the folds",
+    "pooled/validation_average_precision": "validation average precision, mean of the folds",
+    "pooled/tune_average_precision": "tune average precision, mean of the folds",
+}
+"""More of them where there are folds; the others, and the curves, are of the first fold."""
 
 _TAGS = {"loss": "train/loss", "threshold": "tune/threshold"}
 _SPLITS = {"tune_": "tune/", "val_": "validation/"}
+_POOLED_METRICS = dict(zip(POOLED, ("val_f1", "val_average_precision", "tune_average_precision"), strict=True))
 _ENDS = {
     "finished": api_pb2.STATUS_SUCCESS,
     "stopped": api_pb2.STATUS_SUCCESS,
@@ -55,10 +62,12 @@ class TensorBoardLogs:
     Args:
         folder: made with the first trial.
         dimensions: the names of all dimensions of the space, of whatever family.
+        pooled: whether trials are judged on folds.
     """
 
-    def __init__(self, folder: Path, dimensions: Sequence[str]) -> None:
+    def __init__(self, folder: Path, dimensions: Sequence[str], *, pooled: bool = False) -> None:
         self._folder = folder
+        self._columns = COLUMNS | POOLED if pooled else COLUMNS
         self._dimensions = tuple(dict.fromkeys(("family", *dimensions)))
         self._open: dict[str, _Events] = {}
         self._described = False
@@ -98,6 +107,7 @@ class TensorBoardLogs:
         if trial.trial not in self._open:
             self.start(trial)
         events = self._open.pop(trial.trial)
+        events.pooled(trial)
         if trial.status in _ENDS:
             info = plugin_data_pb2.SessionEndInfo(status=_ENDS[trial.status], end_time_secs=time.time())
             events.write(_summary(metadata.SESSION_END_INFO_TAG, session_end_info=info))
@@ -114,7 +124,7 @@ class TensorBoardLogs:
             return
         # TensorBoard shows the columns that "differ" first; the family tells which of the others a trial can have.
         hparams = [api_pb2.HParamInfo(name=name, differs=name == "family") for name in self._dimensions]
-        metrics = [summary_v2.Metric(tag, display_name=heading).as_proto() for tag, heading in COLUMNS.items()]
+        metrics = [summary_v2.Metric(tag, display_name=heading).as_proto() for tag, heading in self._columns.items()]
         experiment = api_pb2.Experiment(hparam_infos=hparams, metric_infos=metrics, time_created_secs=time.time())
         events = _Events(self._folder)
         events.write(_summary(metadata.EXPERIMENT_TAG, experiment=experiment))
@@ -146,13 +156,21 @@ class _Events:
         if epoch.epoch <= self._newest or known == 1:
             self._add(Event(wall_time=time.time(), step=epoch.epoch, session_log=SessionLog(status=SessionLog.START)))
         self._newest = epoch.epoch
-        points = {**_curves(epoch), **(_chosen(chosen) if chosen else {})}
-        values = [Summary.Value(tag=tag, simple_value=value) for tag, value in points.items() if math.isfinite(value)]
-        self._add(Event(wall_time=time.time(), step=epoch.epoch, summary=Summary(value=values)))
+        self._points({**_curves(epoch), **(_chosen(chosen) if chosen else {})}, epoch.epoch)
+
+    def pooled(self, trial: Trial) -> None:
+        """What all folds of a trial came to, beside the newest epoch of the first."""
+        if trial.pooled is not None:
+            measures = {tag: trial.measured(_POOLED_METRICS[tag]) for tag in POOLED}
+            self._points(measures, self._newest)
 
     def close(self) -> None:
         with self._written():
             self._writer.close()
+
+    def _points(self, points: dict[str, float], step: int) -> None:
+        values = [Summary.Value(tag=tag, simple_value=value) for tag, value in points.items() if math.isfinite(value)]
+        self._add(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
 
     def _add(self, event: Event) -> None:
         with self._written():

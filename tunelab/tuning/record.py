@@ -12,7 +12,7 @@ from typing import Any
 
 from tunelab.errors import TunelabError
 from tunelab.journal import Journal, Record
-from tunelab.ranking import Leaderboard, Status, Trial
+from tunelab.ranking import Leaderboard, Pooled, Status, Trial
 
 
 class Recorder:
@@ -39,6 +39,17 @@ class Recorder:
         fields = {"epoch": epoch, "seconds": round(seconds, 3), "parameters": parameters, "weights": weights}
         self._write("result", trial=trial, **fields, metrics=metrics)
 
+    def fold(
+        self, trial: str, *, fold: int, epoch: int, seconds: float, weights: str, metrics: Mapping[str, float]
+    ) -> None:
+        """An epoch's result on a later fold than the first; otherwise as :meth:`result`."""
+        fields = {"fold": fold, "epoch": epoch, "seconds": round(seconds, 3), "weights": weights}
+        self._write("fold", trial=trial, **fields, metrics=metrics)
+
+    def pooled(self, trial: str, pooled: Pooled) -> None:
+        """What all folds together came to."""
+        self._write("pooled", trial=trial, **pooled.record())
+
     def decision(self, trial: str, *, epoch: int, by: str, status: Status, cause: str) -> None:
         """A trial that is not to go on, and what its end will be called."""
         self._verdicts[trial] = (status, cause)
@@ -58,7 +69,10 @@ class Recorder:
         return self._journal.append(kind, **fields)
 
     def best_dense(self, trial: str) -> float:
-        """The highest average precision on the tune split so far; NaN before there is one."""
+        """The highest average precision on the tune split so far, of the first fold where there are folds; else NaN.
+
+        So that the values of all trials can be compared, of those too that were stopped on the first fold.
+        """
         chosen = self.board.trials[trial].chosen
         return chosen["tune_average_precision"] if chosen else math.nan
 

@@ -34,6 +34,8 @@ class Goal:
     always_positive_f1: float
     columns: Sequence[str]
     """The dimensions."""
+    folds: int = 0
+    """That trials are judged on; 0: on the validation split."""
 
 
 class Reporter:
@@ -45,7 +47,7 @@ class Reporter:
         self._console = console
         self._live = Live(get_renderable=self._render, console=console, refresh_per_second=2, transient=False)
         self._spoke = time.monotonic()
-        self._best = ""
+        self._best = ("", True)
 
     def __enter__(self) -> Reporter:
         if self._console.is_terminal:
@@ -65,8 +67,8 @@ class Reporter:
         best = self._board.best
         if kind == "end":
             self._say(f"{trial.status}: {self._line(trial)}{f' ({trial.cause})' if trial.cause else ''}")
-        elif kind == "result" and best is trial and best.trial != self._best:
-            self._best = trial.trial
+        elif kind in ("result", "pooled") and best is trial and self._best != (trial.trial, trial.pooled is None):
+            self._best = (trial.trial, trial.pooled is None)
             self._say(f"leads: {self._line(trial)}")
         elif time.monotonic() - self._spoke > QUIET_SECONDS:
             self._say("goes on")
@@ -80,7 +82,10 @@ class Reporter:
         words = [f"trial {trial.trial} {clean(trial.name or trial.family)}"]
         if epoch is not None:
             words.append(f"epoch {epoch.epoch}/{trial.epochs[-1].epoch}")
-            words.append(f"F1 {number(epoch['val_f1'])} average precision {number(epoch['val_average_precision'])}")
+            dense = trial.measured("val_average_precision")
+            words.append(f"F1 {number(trial.val_f1)} average precision {number(dense)}")
+        if self._goal.folds and epoch is not None:
+            words.append(f"over {self._goal.folds} folds" if trial.pooled else "on the first fold")
         return " ".join(words)
 
     def _progress(self) -> str:
@@ -105,21 +110,30 @@ class Reporter:
         ranked, varied = self._board.ranked(), self._varied()
         for rank, trial in enumerate(ranked[:ROWS], start=1):
             epoch = trial.chosen
-            values = [] if epoch is None else [epoch[name] for name in _SHOWN]
+            values = [number(trial.measured(name)) for name in _SHOWN]
+            if self._on_first(trial):
+                values[0] += _FIRST_ONLY
             name = f"{trial.trial} {clean(trial.name)}".strip()
             place = "" if math.isnan(trial.val_f1) else str(rank)
             when = f"{epoch.epoch}/{trial.epochs[-1].epoch}" if epoch else ""
             here = clean(" ".join(f"{key}={short(trial.point[key])}" for key in varied if key in trial.point))
-            row = [place, name, trial.family, here, when, *map(number, values), trial.status]
+            row = [place, name, trial.family, here, when, *values, trial.status]
             table.add_row(*(Text(cell) for cell in row))
         baseline = number(self._goal.always_positive_f1)
-        below = f"AP: average precision; always answering positive: F1 {baseline} on the validation split"
+        where = f"the scans of all {self._goal.folds} folds" if self._goal.folds else "the validation split"
+        below = f"AP: average precision; always answering positive: F1 {baseline} on {where}"
+        if any(map(self._on_first, ranked[:ROWS])):
+            below += f"; {_FIRST_ONLY} on the first fold only, ranked below those judged on all"
         if len(ranked) > ROWS:
             below = f"{len(ranked) - ROWS} more; {below}"
         failed = sum(t.status == "failed" for t in self._board.snapshot())
         if failed:
             below += f"; {failed} failed"
         return Group(table, Text(below))
+
+    def _on_first(self, trial: Trial) -> bool:
+        """Whether there are folds, and the trial was judged on the first only."""
+        return self._goal.folds > 0 and trial.pooled is None
 
     def _varied(self) -> list[str]:
         """The dimensions whose values differ between trials."""
@@ -130,6 +144,7 @@ class Reporter:
         return [name for name, values in seen.items() if len(values) > 1]
 
 
+_FIRST_ONLY = "*"
 _SHOWN = ("val_f1", "val_average_precision", "precision", "recall")
 
 

@@ -127,13 +127,14 @@ def _search(
     from tunelab.tuning.hparams import TensorBoardLogs
     from tunelab.tuning.interrupt import caught_signals, received
 
-    logs = TensorBoardLogs(plan.folder / "tensorboard", plan.space.columns())
-    validation = plan.data.part("validation")
+    logs = TensorBoardLogs(plan.folder / "tensorboard", plan.space.columns(), pooled=plan.data.n_folds > 0)
+    judged = plan.data.judged()
     goal = Goal(
         trials=plan.trials,
         seconds=plan.time_budget,
         begun=plan.begun,
-        always_positive_f1=metrics.always_positive_f1(validation.positives, validation.n_traces),
+        always_positive_f1=metrics.always_positive_f1(judged.positives, judged.n_traces),
+        folds=plan.data.n_folds,
         columns=plan.space.columns(),
     )
     recorder.listeners.append(lambda kind, trial: _LOG[kind](logs, trial))
@@ -160,6 +161,8 @@ def _search(
 _LOG: Mapping[str, Callable[[Any, Trial], None]] = {
     "suggestion": lambda logs, trial: logs.start(trial),
     "result": lambda logs, trial: logs.epoch(trial),
+    "fold": lambda logs, trial: None,
+    "pooled": lambda logs, trial: None,
     "decision": lambda logs, trial: None,
     "end": lambda logs, trial: logs.end(trial),
 }
@@ -237,7 +240,10 @@ def _ray_storage(plan: Plan) -> tuple[str, Any]:
 
 
 def _judge(plan: Plan, recorder: Recorder, best: Trial, gpus: float) -> None:
-    """Let the winner's stored weights answer validation again, and the test split for the first and only time."""
+    """Let the winner's stored weights answer validation again, and the test split for the first and only time.
+
+    Where there are folds the models of all of them answer, and validation is what they came to together.
+    """
     import ray
 
     from tunelab.tuning.trainable import evaluate_stored
@@ -245,11 +251,10 @@ def _judge(plan: Plan, recorder: Recorder, best: Trial, gpus: float) -> None:
     chosen = best.chosen
     if chosen is None:
         raise StateError(f"trial {best.trial}: ranked without an epoch")
-    raw = open_store(_weights(plan)).get(f"{best.trial}.npz")
+    store = open_store(_weights(plan))
+    models = [(store.get(stored.file), stored) for stored in best.stored()]
     task = ray.remote(evaluate_stored).options(num_cpus=plan.cpus, num_gpus=gpus)
-    answer = ray.get(
-        task.remote(dict(best.params), ray.put(plan.data), raw, chosen.weights, chosen["threshold"], plan.cpus, gpus)
-    )
+    answer = ray.get(task.remote(dict(best.params), ray.put(plan.data), models, best.pooled, plan.cpus, gpus))
     recorder.other("final", trial=best.trial, epoch=chosen.epoch, **answer)
 
 

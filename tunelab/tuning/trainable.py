@@ -1,5 +1,8 @@
 """The Ray Tune Trainable that wraps the model builder: one step is one epoch, one process serves many trials.
 
+Where the data set has folds, the trial goes over them one after another, an epoch a step all the same: the epochs of
+later folds tell that the trial is alive, and name their fold.
+
 A fault of the model or of its training is a result, with its cause in words, and ends that trial alone. Ray's own
 machinery for failed trials is left to lost processes and nodes, where going on from a checkpoint makes sense.
 """
@@ -7,6 +10,7 @@ machinery for failed trials is left to lost processes and nodes, where going on 
 from __future__ import annotations
 
 import traceback
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,10 +19,11 @@ from ray import tune
 
 from tunelab.data.dataset import Dataset
 from tunelab.errors import StateError, TunelabError
+from tunelab.ranking import Pooled, Stored, weights_file
 from tunelab.storage import open_store
 
 if TYPE_CHECKING:
-    from tunelab.training import Training
+    from tunelab.crossfit import CrossFit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,12 +47,11 @@ class KerasTrainable(tune.Trainable):  # type: ignore[misc]
         """Take the first trial; the model is built in the first step, where a fault can be told."""
         self._data = data
         self._settings = settings
-        self._training: Training | None = None
-        self._checkpoint: Path | None = None
+        self._training: CrossFit | None = None
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take the next trial in the same process."""
-        self._training = self._checkpoint = None
+        self._training = None
         return True
 
     def step(self) -> dict[str, Any]:
@@ -68,45 +72,51 @@ class KerasTrainable(tune.Trainable):  # type: ignore[misc]
 
     def load_checkpoint(self, checkpoint_dir: str) -> None:
         """Go on from a checkpoint: now, since Ray removes the folder afterwards."""
-        if (Path(checkpoint_dir) / "state.json").exists():
+        if any(Path(checkpoint_dir).glob("*.npz")):
             self._begin().load(Path(checkpoint_dir))
 
-    def _begin(self) -> Training:
-        import keras
+    def _scans(self) -> Dataset:
+        """The trial's data set."""
+        return self._data
 
-        from tunelab import training
+    def _begin(self) -> CrossFit:
+        from tunelab import crossfit, training
 
         settings = self._settings
         training.configure(max(1, int(settings.cpus)), settings.gpus)
-        keras.backend.clear_session()
         schedule = training.Schedule(
             max_epochs=settings.max_epochs, patience=settings.patience, seed=self.config["seed"]
         )
-        self._training = training.Training(self.config["params"], self._data, schedule)
+        self._training = crossfit.CrossFit(self.config["params"], self._scans(), schedule)
         return self._training
 
     def _step(self) -> dict[str, Any]:
         from tunelab import training
 
         current = self._training or self._begin()
-        outcome = current.run_epoch()
+        parameters = current.training.model.count_params()
+        step, arrays = current.step()
         weights = ""
-        if outcome.improved:
-            raw = training.pack(current.best_weights)
+        if step.outcome.improved:
+            raw = training.pack(arrays)
             weights = training.digest(raw)
-            open_store(self._settings.weights).put(f"{self.config['trial']}.npz", raw)
+            open_store(self._settings.weights).put(weights_file(self.config["trial"], step.fold), raw)
         return {
-            "epoch": outcome.epoch,
-            "seconds": outcome.seconds,
-            "parameters": current.model.count_params(),
+            "fold": step.fold,
+            "epoch": step.outcome.epoch,
+            "seconds": step.outcome.seconds,
+            "parameters": parameters,
             "weights": weights,
-            "ended": outcome.ended,
-            "failed": outcome.failed,
-            "metrics": dict(outcome.metrics),
+            "ended": step.ended,
+            "failed": step.failed,
+            "metrics": dict(step.outcome.metrics),
+            # a list of one or none: Ray takes mappings apart
+            "pooled": [step.pooled.record()] if step.pooled else [],
         }
 
     def _failed(self, cause: str) -> dict[str, Any]:
         return {
+            "fold": 0,
             "epoch": 0,
             "seconds": 0.0,
             "parameters": 0,
@@ -114,29 +124,40 @@ class KerasTrainable(tune.Trainable):  # type: ignore[misc]
             "ended": "",
             "failed": cause,
             "metrics": {},
+            "pooled": [],
         }
 
 
 def evaluate_stored(
-    params: dict[str, Any], data: Dataset, raw: bytes, digest: str, threshold: float, cpus: float, gpus: float
+    params: dict[str, Any],
+    data: Dataset,
+    models: Sequence[tuple[bytes, Stored]],
+    pooled: Pooled | None,
+    cpus: float,
+    gpus: float,
 ) -> dict[str, Any]:
     """A Ray task: what stored weights are worth on the validation and test splits.
 
     Args:
-        params: the model's.
+        params: the models'.
         data: the data set.
-        raw: the weights' file.
-        digest: its SHA-256, as journalled.
-        threshold: chosen on the tune split.
+        models: the file of weights of each, as journalled: of one model, or of one for each fold.
+        pooled: what the models came to on all folds; None: the only one is the first fold's, or there are no folds.
         cpus: as a trial's.
         gpus: as a trial's.
 
     Raises:
-        StateError: the file is not the one that was journalled.
+        StateError: a file is not the one that was journalled.
     """
-    from tunelab import training
+    from tunelab import crossfit, training
 
-    if training.digest(raw) != digest:
-        raise StateError("the winner's stored weights do not match their digest in the journal; train it again")
+    for raw, stored in models:
+        if training.digest(raw) != stored.digest:
+            raise StateError(
+                f"{stored.file}: the winner's stored weights do not match their digest in the journal; train it again"
+            )
     training.configure(max(1, int(cpus)), gpus)
-    return training.evaluate(params, data, raw, threshold, ("validation", "test"))
+    if pooled is not None:
+        return crossfit.evaluate_together(params, data, [(m.fold, raw, m.threshold) for raw, m in models], pooled)
+    ((raw, stored),) = models
+    return training.evaluate(params, data, raw, stored.threshold, ("validation", "test"))
