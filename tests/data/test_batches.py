@@ -177,7 +177,7 @@ def test_samples_on_disk_are_read_a_batch_at_a_time(tmp_path: Path) -> None:
             seen.append(scan)
             return memory[starts[scan] : starts[scan] + lengths[scan]]
 
-        def moments(self, scans: NDArray[np.intp]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        def moments(self, scans: NDArray[np.intp]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
             raise AssertionError
 
     part = Part(

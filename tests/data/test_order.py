@@ -25,7 +25,7 @@ class NeverRead:
     def read(self, scan: int) -> NDArray[np.float32]:
         raise AssertionError(f"scan {scan} was read")
 
-    def moments(self, scans: NDArray[np.intp]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def moments(self, scans: NDArray[np.intp]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         raise AssertionError(f"scans {scans} were read")
 
 

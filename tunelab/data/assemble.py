@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from tunelab import __version__
-from tunelab.data.build import ShardFacts, facts_path
+from tunelab.data.build import ShardFacts
 from tunelab.data.deal import deal
 from tunelab.data.listing import LeftOut, Listing, check_classes, common_dt
-from tunelab.data.manifest import LABELS, Columns, FileFacts, LeftOutFacts, Loss, Manifest, write_manifest
+from tunelab.data.manifest import LABELS, NAME, SUM, Columns, FileFacts, LeftOutFacts, Loss, Manifest, write_manifest
 from tunelab.data.tables import first_five
 from tunelab.files import sync_folder, write_file
 from tunelab.preprocessing import Preprocessing
@@ -53,8 +53,9 @@ def assemble(finished: Finished, folder: Path, path: Path) -> None:
     manifest, labels = _described(finished)
     write_file(folder / LABELS, labels)
     write_manifest(folder, manifest)
-    for shard in range(len(finished.facts)):
-        facts_path(folder, shard).unlink()
+    for file in folder.iterdir():  # facts of shards, and what a killed preparation had half written
+        if file.name not in {*manifest.files, NAME, SUM}:
+            file.unlink()
     sync_folder(folder)
     folder.rename(path)
     sync_folder(path.parent)

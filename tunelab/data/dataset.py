@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 from tunelab.errors import UsageError, did_you_mean
 
 Number = TypeVar("Number", bound=np.generic)
+Moments = tuple[NDArray[np.float64], NDArray[np.float64]]
+"""Means and variances, each of shape (scan, sample)."""
 
 SPLITS = ("train", "tune", "validation", "test")
 """train: weights; tune: threshold, early stopping, sampler; validation: ranking; test: once, for the finalists."""
@@ -39,7 +41,7 @@ class Samples(Protocol):
     def read(self, scan: int) -> NDArray[np.float32]:
         """A scan, shape (trace, sample); not to be written to."""
 
-    def moments(self, scans: NDArray[np.intp]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def moments(self, scans: NDArray[np.intp]) -> Moments:
         """Mean and variance over the traces of each of these scans, shapes (scan, sample)."""
 
 
@@ -62,10 +64,9 @@ class InMemory:
         end = int(self.lengths[: scan + 1].sum())
         return self.traces[end - int(self.lengths[scan]) : end]
 
-    def moments(self, scans: NDArray[np.intp]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def moments(self, scans: NDArray[np.intp]) -> Moments:
         """See :class:`Samples`."""
-        found = [moments_of(self.read(int(scan))) for scan in scans]
-        return np.stack([mean for mean, _ in found]), np.stack([variance for _, variance in found])
+        return gathered([moments_of(self.read(int(scan))) for scan in scans])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -345,11 +346,20 @@ def silent_traces(traces: NDArray[np.float32]) -> int:
 
 
 def moments_of(traces: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Mean and variance of each sample over the traces of a scan, (trace, sample) -> two of (sample,)."""
+    """Mean and standard deviation of each sample over the traces of a scan, (trace, sample) -> two of (sample,).
+
+    Not the variance, which float32 could not hold for all samples that it holds.
+    """
     return (
         traces.mean(axis=0, dtype=np.float64).astype(np.float32),
-        traces.var(axis=0, dtype=np.float64).astype(np.float32),
+        traces.std(axis=0, dtype=np.float64).astype(np.float32),
     )
+
+
+def gathered(moments: Sequence[tuple[NDArray[np.float32], NDArray[np.float32]]]) -> Moments:
+    """Those of several scans, the deviations squared."""
+    means = np.stack([mean for mean, _ in moments]).astype(np.float64)
+    return means, np.stack([deviation for _, deviation in moments]).astype(np.float64) ** 2
 
 
 def read_only(array: NDArray[Number]) -> NDArray[Number]:

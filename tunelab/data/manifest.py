@@ -108,7 +108,7 @@ def shard_name(shard: int) -> str:
 
 
 def moments_name(shard: int) -> str:
-    """The file of the scans' means and variances, (scan, 2, sample), little-endian float32."""
+    """The file of the scans' means and standard deviations, (scan, 2, sample), little-endian float32."""
     return f"{shard:05d}.moments"
 
 

@@ -244,7 +244,8 @@ def _check_room(
 ) -> None:
     traces, scans = sum(scan.n_traces for scan in listing.scans), len(listing.scans)
     size = STORED[request.options.dtype].itemsize
-    needed = {chain.describe(): traces * n * size + scans * n * 8 + traces for chain, (n, _) in widths.items()}
+    rest = traces + 500 * scans  # labels, and what the manifest says of a scan
+    needed = {chain.describe(): (traces * size + scans * 8) * n + rest for chain, (n, _) in widths.items()}
     there = sum(
         file.stat().st_size for target in targets.values() if target.folder.is_dir() for file in target.folder.iterdir()
     )

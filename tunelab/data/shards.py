@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from tunelab.data.dataset import read_only
+from tunelab.data.dataset import Moments, gathered, read_only
 from tunelab.data.manifest import Manifest, check_digest, moments_name, shard_name
 
 DType = Literal["float32", "float16"]
@@ -63,13 +63,13 @@ class Sharded:
         widened: NDArray[np.float32] = np.ldexp(stored.astype(np.float32), self.exponents[scan])
         return widened
 
-    def moments(self, scans: NDArray[np.intp]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def moments(self, scans: NDArray[np.intp]) -> Moments:
         """See :class:`~tunelab.data.dataset.Samples`; read from disk, not computed."""
         found = [
             self._map(moments_name(int(self.shards[scan])), _MOMENTS).reshape(-1, 2, self.width)[self.ranks[scan]]
             for scan in scans
         ]
-        return np.stack([one[0] for one in found]), np.stack([one[1] for one in found])
+        return gathered([(mean, deviation) for mean, deviation in found])
 
     def verify(self) -> None:
         """Compare every file with its digest, also those that this process has verified before.
