@@ -1,0 +1,248 @@
+"""A data set as one picture: B-scans in a grid, each with a bar above it that marks its positive traces.
+
+For the eye alone: a panel shows a scan after its mean trace is removed, thinned out, clipped and lifted. What a
+model is given is decided by :mod:`tunelab.data.preprocess`, not here. The same data set gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import textwrap
+import warnings
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from tunelab.data.dataset import SPLITS, Dataset
+from tunelab.errors import StorageError, UsageError
+from tunelab.files import write_file
+
+MOST = 24
+"""Scans on a sheet."""
+PERCENTILE = 98
+"""Of the magnitudes of a scan without its mean trace: what is larger is shown as black or white."""
+LIFT = 0.7
+"""Power of the magnitudes below that: deep objects show beside a rough surface, and noise does not drown the rest."""
+
+POSITIVE = (0xE6, 0x4B, 0x00)
+"""Red, green and blue of the positive traces' part of a bar: told from grey by every eye."""
+NEGATIVE = (0xD9, 0xE2, 0xEC)
+"""Of the other traces' part; a little blue, so that no grey of a scan has it."""
+
+_COLUMNS = 4
+_DPI = 100
+_GREYS = 15  # on either side of the middle: a sheet of nothing but noise stays below 3 MB
+_WIDE, _HIGH = 300, 260  # pixels of a panel; what is thinned out to them need not be scaled down any more
+_BAR, _GAP = 14, 4  # pixels of the bar, and between it and the scan
+_LEFT, _BETWEEN, _RIGHT = 56, 28, 16
+_TITLE, _BELOW = 24, 26  # pixels above the bar and below the scan
+_HEAD, _LINE, _FOOT = 54, 14, 20  # title and legend, another line above the panels, what is below them
+_LONGEST = 26  # characters of an id, 26 of which fit beside the rest of the title
+_STYLE: dict[Any, Any] = {
+    "text.parse_math": False,  # a '$' in an id is a '$'
+    "font.family": "sans-serif",
+    "font.size": 8,
+    "axes.titlesize": 8.5,
+    "axes.titlelocation": "left",
+    "axes.titlepad": 4,
+    "axes.spines.left": False,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.spines.bottom": False,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "xtick.major.size": 2.5,
+    "ytick.major.size": 2.5,
+    "image.resample": False,
+}
+
+
+def draw(dataset: Dataset, path: Path, most: int = MOST) -> None:
+    """Write a PNG of some of the scans: traces from left to right, time downwards, a bar above for the labels.
+
+    Scans with positives come first, as many of each split, or fold, as of the others, evenly taken from its ids; the
+    others only where there is room left. Of scans with more traces than a panel has pixels some are left out, but no
+    positive run; samples are averaged. The mean trace is removed where there is more than one trace. Reads the scans
+    that are shown, one at a time.
+
+    Args:
+        dataset: any; not changed.
+        path: ends with ``.png``; what is there is replaced.
+        most: scans at most, 1 to :data:`MOST`.
+
+    Raises:
+        UsageError: another suffix.
+        StorageError: it cannot be written.
+    """
+    if not 1 <= most <= MOST:
+        raise ValueError(f"most: {most} is not from 1 to {MOST}")
+    if path.suffix.lower() != ".png":
+        raise UsageError(f"{str(path)!r}: a contact sheet is a PNG; give a name that ends with .png")
+    png = _png(dataset, choose(dataset, most))
+    try:
+        write_file(path, png)
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be written: {error.strerror}; choose another folder") from error
+
+
+def choose(dataset: Dataset, most: int) -> list[int]:
+    """Positions of the scans that are shown, split by split or fold by fold, as :func:`draw` tells.
+
+    Args:
+        dataset: any.
+        most: scans at most.
+    """
+    places, holding = _places(dataset), dataset.positives_of_scans() > 0
+    order = [*(f"fold {k}" for k in range(dataset.n_folds)), *([] if dataset.folds else SPLITS[:-1]), "test"]
+    chosen: list[int] = []
+    for wanted in (True, False):
+        there = [[i for i, at in enumerate(places) if at == place and holding[i] == wanted] for place in order]
+        chosen += _dealt(there, most - len(chosen))
+    return sorted(chosen, key=lambda scan: (order.index(places[scan]), scan))
+
+
+def _dealt(there: list[list[int]], most: int) -> list[int]:
+    """As many of each list as of the others, where it has them, evenly over each."""
+    turns = (k for turn in zip_longest(*([k] * len(scans) for k, scans in enumerate(there))) for k in turn)
+    taken = [k for k in turns if k is not None][:most]
+    shares = [(scans, taken.count(k)) for k, scans in enumerate(there)]
+    return [scans[(2 * n + 1) * len(scans) // (2 * share)] for scans, share in shares for n in range(share)]
+
+
+def _places(dataset: Dataset) -> list[str]:
+    return ["test" if fold < 0 else f"fold {fold}" for fold in dataset.folds] or list(dataset.splits)
+
+
+def _png(dataset: Dataset, chosen: list[int]) -> bytes:
+    columns = min(_COLUMNS, len(chosen))
+    rows = math.ceil(len(chosen) / columns)
+    head = _head(dataset, len(chosen), 52 * columns)
+    above = _HEAD + _LINE * head.count("\n")
+    high = _TITLE + _BAR + _GAP + _HIGH + _BELOW
+    size = (_LEFT + columns * (_WIDE + _BETWEEN) - _BETWEEN + _RIGHT, above + rows * high + _FOOT)
+    buffer = io.BytesIO()
+    with mpl.rc_context(), warnings.catch_warnings():
+        # an id may have letters that no font here has; a box is shown for them
+        warnings.filterwarnings("ignore", message=r"Glyph .* missing from font|Matplotlib currently does not support")
+        mpl.rcdefaults()  # whatever the user's own matplotlibrc says
+        mpl.rcParams.update(_STYLE)
+        figure = Figure(figsize=(size[0] / _DPI, size[1] / _DPI), dpi=_DPI, facecolor="white")
+        FigureCanvasAgg(figure)
+        _write_head(figure, head, size)
+        for number, scan in enumerate(chosen):
+            row, column = divmod(number, columns)
+            left = _LEFT + column * (_WIDE + _BETWEEN)
+            bottom = size[1] - above - (row + 1) * high + _BELOW
+            pixels = (left, bottom, _WIDE, _HIGH + _GAP + _BAR)
+            axes = figure.add_axes((pixels[0] / size[0], pixels[1] / size[1], pixels[2] / size[0], pixels[3] / size[1]))
+            _panel(axes, dataset, scan, first=column == 0, last=number + columns >= len(chosen))
+        figure.savefig(
+            buffer, format="png", metadata={"Software": None}
+        )  # no version: the same data set gives the same bytes
+    return buffer.getvalue()
+
+
+def _head(dataset: Dataset, shown: int, width: int) -> str:
+    how = (
+        f"{shown:,} of {dataset.n_scans:,} scans. For the eye alone: mean trace removed, clipped at the {PERCENTILE}th "
+        f"percentile of magnitude, weak samples lifted (power {LIFT:g})."
+    )
+    lines = [_clean(dataset.source, width - 4), *textwrap.wrap(how, width)]
+    return "\n".join(lines)
+
+
+def _write_head(figure: Figure, head: str, size: tuple[int, int]) -> None:
+    title, _, how = head.partition("\n")
+    left, y = _LEFT / size[0], size[1] - 8
+    figure.text(left, y / size[1], title, va="top", fontsize=11, fontweight="bold")
+    y -= 19
+    figure.text(left, y / size[1], how, va="top", fontsize=8.5, linespacing=_LINE / 8.5 / _DPI * 72 / 1.2)
+    y -= _LINE * (how.count("\n") + 1) + 1
+    figure.legend(
+        [_swatch(POSITIVE), _swatch(NEGATIVE)],
+        ["positive traces", "other traces"],
+        loc="upper left",
+        bbox_to_anchor=(left, y / size[1]),
+        ncols=2,
+        frameon=False,
+        borderpad=0,
+        borderaxespad=0,
+    )
+
+
+def _swatch(colour: tuple[int, int, int]) -> Patch:
+    red, green, blue = (part / 255 for part in colour)
+    return Patch(facecolor=(red, green, blue), linewidth=0)
+
+
+def _panel(axes: Axes, dataset: Dataset, scan: int, *, first: bool, last: bool) -> None:
+    """Draw one scan.
+
+    Args:
+        axes: high enough for the bar too.
+        dataset: any.
+        scan: its position.
+        first: whether it is the first of its row.
+        last: whether none is below it.
+    """
+    traces, window = int(dataset.lengths[scan]), dataset.n_samples * (1.0 if dataset.dt is None else dataset.dt * 1e9)
+    end = int(dataset.lengths[: scan + 1].sum())
+    labels = dataset.labels[end - traces : end]
+    top, bar = -(_GAP + _BAR) / _HIGH * window, -_GAP / _HIGH * window
+    sides = (-0.5, traces - 0.5)
+    axes.imshow(grey(dataset.samples.read(scan)), extent=(*sides, window, 0), aspect="auto", interpolation="nearest")
+    axes.imshow(_bar(labels), extent=(*sides, bar, top), aspect="auto", interpolation="nearest")
+    axes.set_xlim(*sides)
+    axes.set_ylim(window, top)
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.yaxis.set_major_locator(MaxNLocator(5))
+    positive = int(np.count_nonzero(labels))
+    axes.set_title(f"{_clean(dataset.scans[scan])}   {_places(dataset)[scan]}   {positive:,} / {traces:,} positive")
+    if first:
+        axes.set_ylabel("sample" if dataset.dt is None else "time, ns")
+    if last:
+        axes.set_xlabel("trace")
+
+
+def grey(traces: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """A scan as an image: shape (trace, sample) -> (sample, trace, 3), both sides thinned out to a panel's pixels."""
+    picked = traces[_starts(traces.shape[0], _WIDE)].astype(np.float64)
+    starts = _starts(traces.shape[1], _HIGH)
+    thin = np.add.reduceat(picked, starts, axis=1) / np.diff(starts, append=traces.shape[1])
+    largest = float(np.abs(thin).max())
+    if len(thin) > 1:
+        thin -= thin.mean(axis=0)
+    # what is left of equal traces is rounding, which no clipping should bring out
+    limit = max(float(np.percentile(np.abs(thin), PERCENTILE)), largest * 2.0**-23)
+    level = np.clip(thin / limit, -1, 1) if limit > 0 else thin
+    level = np.sign(level) * np.abs(level) ** LIFT
+    image = np.round(127.5 + 127.5 * np.round(level * _GREYS) / _GREYS).astype(np.uint8)
+    return np.repeat(image.T[:, :, np.newaxis], 3, axis=2)
+
+
+def _bar(labels: NDArray[np.int8]) -> NDArray[np.uint8]:
+    """The bar, shape (1, pixel, 3): a pixel is positive where any of its traces is."""
+    positive = np.maximum.reduceat(labels, _starts(labels.size, _WIDE)) == 1
+    return np.where(positive[:, np.newaxis], POSITIVE, NEGATIVE).astype(np.uint8)[np.newaxis]
+
+
+def _starts(n: int, most: int) -> NDArray[np.intp]:
+    """Where each of at most ``most`` about equal blocks of n begins."""
+    blocks = min(n, most)
+    return np.arange(blocks) * n // blocks
+
+
+def _clean(text: str, longest: int = _LONGEST) -> str:
+    """One line that can be drawn; a long one cut."""
+    line = "".join(letter if letter.isprintable() else "?" for letter in text)
+    return line if len(line) <= longest else line[: longest - 3] + "..."
