@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import tempfile
 import sys
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,9 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tunelab.data.dataset import Dataset
+from tunelab.data.prepared import AS_RECORDED, CacheOptions, prepared_from
 from tunelab.data.synthetic import SyntheticSettings, synthesize
+from tunelab.space import DataOptions
 
 # before anything imports Ray or TensorFlow
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
@@ -37,6 +39,18 @@ ROOT = Path(__file__).resolve().parents[1]
 def small_data() -> Dataset:
     """24 scans of 12 to 20 traces x 64 samples."""
     return synthesize(SyntheticSettings(scans=24, traces=20, samples=64, shortest=0.6, seed=3))
+
+
+@pytest.fixture
+def load_folder(tmp_path: Path) -> Callable[..., Dataset]:
+    """A folder as a search reads it, by way of a cache of the test's own."""
+
+    def load(folder: Path, *, seed: int = 0, max_bad: int = 0, **options: object) -> Dataset:
+        cache = CacheOptions(cache=tmp_path / "cache", workers=1, max_bad=max_bad)
+        read = DataOptions.model_validate(options)
+        return prepared_from(folder, options=read, chains=(AS_RECORDED,), seed=seed, cache=cache).open(AS_RECORDED)
+
+    return load
 
 
 @pytest.fixture(scope="session")

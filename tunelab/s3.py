@@ -183,6 +183,8 @@ class S3Prefix:
         elif code in _DENIED:
             rights = "s3:PutObject, s3:GetObject and s3:ListBucket" if storage else "s3:GetObject and s3:ListBucket"
             say = f"access denied ({code}); the credentials need {rights} here"
+        elif code == "400":  # the answer to a HEAD, which has no body to say more
+            say = "refused (400); the credentials may have expired: renew them, and check the region"
         elif code in _ELSEWHERE:
             say = f"the bucket is in another region ({code}); set AWS_DEFAULT_REGION to its region"
         elif code == "InvalidObjectState":
