@@ -167,3 +167,72 @@ def test_the_best_is_that_of_a_search_over_all_pairs(trials, random):
     defined = [i for i in ranked if not math.isnan(chosen(trials[i][0])[0])]
     expected = [i for i in defined if all(beats(i, other) for other in defined if other != i)]
     assert (board.best.trial if board.best else None) == (str(expected[0]) if expected else None)
+
+
+def fold(trial: str, number: int, epoch: int, dense: float | None) -> dict:
+    metrics = {"tune_average_precision": dense, "val_f1": 0.7}
+    fields = {"trial": trial, "fold": number, "epoch": epoch, "seconds": 1.0, "weights": f"{number}-{epoch}"}
+    return {"kind": "fold", **fields, "metrics": metrics}
+
+
+def pooled(trial: str, f1: float | None, dense: float | None = 0.2) -> dict:
+    metrics = {"val_f1": f1, "tune_average_precision": dense, "precision": None}
+    return {
+        "kind": "pooled",
+        "trial": trial,
+        "metrics": metrics,
+        "thresholds": [0.2, 0.3, 0.4],
+        "scans": {"a": [1, 2, 3, 4], "b": [0, 1, 0, 5]},
+    }
+
+
+def test_trials_judged_on_all_folds_come_before_those_of_the_first_only():
+    names = ["0001", "0002", "0003", "0004"]
+    records = [
+        *map(suggestion, names),
+        *(result(n, 1, f1, 0.9) for n, f1 in zip(names, (0.9, 0.8, 0.1, 0.2), strict=True)),
+    ]
+    records += [pooled("0003", 0.3), pooled("0004", 0.4), end("0001", "stopped"), end("0002", "interrupted")]
+    assert order(*records) == ["0004", "0003", "0001", "0002"]
+    board = Leaderboard(records)
+    assert board.best is board.trials["0004"]
+    assert board.trials["0004"].val_f1 == 0.4
+    assert board.trials["0004"].chosen["val_f1"] == 0.2
+    assert math.isnan(board.trials["0004"].measured("precision"))
+    assert math.isnan(board.trials["0004"].measured("threshold"))
+    assert order(*records, pooled("0004", None)) == ["0003", "0001", "0002", "0004"]
+    assert order(*records, end("0004", "failed")) == ["0003", "0001", "0002"]
+
+
+def test_of_equal_pooled_f1_the_higher_mean_average_precision_is_first():
+    records = [suggestion("0001"), suggestion("0002"), result("0001", 1, 0.5, 0.9), result("0002", 1, 0.5, 0.1)]
+    assert order(*records, pooled("0001", 0.4, 0.3), pooled("0002", 0.4, 0.5)) == ["0002", "0001"]
+    assert order(*records, pooled("0001", 0.4, None), pooled("0002", 0.4, 0.5)) == ["0002", "0001"]
+
+
+def test_stored_weights_are_those_of_each_folds_own_chosen_epoch():
+    one = {**result("0001", 1, 0.5, 0.9), "weights": "0-1"}
+    one["metrics"]["threshold"] = 0.6
+    records = [suggestion("0001"), one, fold("0001", 1, 1, 0.1), fold("0001", 1, 2, 0.8), fold("0001", 1, 3, 0.7)]
+    records += [fold("0001", 2, 1, None), fold("0001", 2, 2, None)]
+    trial = Leaderboard(records).trials["0001"]
+    assert [(s.file, s.digest, s.threshold) for s in trial.stored()] == [("0001.npz", "0-1", 0.6)]
+    trial = Leaderboard([*records, pooled("0001", 0.4)]).trials["0001"]
+    assert [(s.file, s.fold, s.digest, s.threshold) for s in trial.stored()] == [
+        ("0001.npz", 0, "0-1", 0.2),
+        ("0001-fold1.npz", 1, "1-2", 0.3),
+        ("0001-fold2.npz", 2, "2-1", 0.4),
+    ]
+    assert [c.f1 for c in trial.pooled.counts] == [2 / 7, 0.0]
+
+
+def test_what_is_told_again_after_a_restart_replaces_later_epochs_and_folds():
+    records = [suggestion("0001"), result("0001", 1, 0.5, 0.9)]
+    records += [fold("0001", 1, 1, 0.1), fold("0001", 1, 2, 0.2), fold("0001", 2, 1, 0.3), pooled("0001", 0.4)]
+    trial = Leaderboard([*records, fold("0001", 1, 2, 0.25)]).trials["0001"]
+    assert {k: [(e.epoch, e["tune_average_precision"]) for e in epochs] for k, epochs in trial.folds.items()} == {
+        1: [(1, 0.1), (2, 0.25)]
+    }
+    assert trial.pooled is None
+    trial = Leaderboard([*records, result("0001", 1, 0.5, 0.9)]).trials["0001"]
+    assert (trial.folds, trial.pooled, len(trial.epochs)) == ({}, None, 1)

@@ -406,7 +406,7 @@ class TestLeaderboard:
         assert list(table.columns) == [
             "rank", "trial", "name", "family", "status", "epochs", "seconds", "parameters", "val_f1", "threshold",
             "val_f1_at_half", "val_average_precision", "precision", "recall", "tp", "fp", "fn", "mean_jaccard",
-            "chosen_epoch", "tn", "tune_average_precision", "cause", "units", "threshold_param", "l2",
+            "chosen_epoch", "tn", "tune_average_precision", "cause", "judged_on", "units", "threshold_param", "l2",
         ]  # fmt: skip
         rows = table.to_dict("records")
         assert [(row["rank"], row["trial"], row["status"]) for row in rows] == [

@@ -8,7 +8,7 @@ import yaml
 
 from tunelab.ranking import Trial
 from tunelab.report.facts import Facts
-from tunelab.report.summary import measured_on
+from tunelab.report.summary import baseline_of, measured_on
 from tunelab.report.words import clean, finite, score
 
 
@@ -38,8 +38,6 @@ def best_config_yaml(facts: Facts, trial: Trial) -> str:
         facts: of the run.
         trial: the winner.
     """
-    chosen = trial.chosen
-    threshold = finite(chosen["threshold"]) if chosen else None
     config: dict[str, Any] = {
         "name": clean(trial.name) or f"{clean(facts.run.name)}-{clean(trial.trial)}",
         "family": trial.family,
@@ -47,15 +45,29 @@ def best_config_yaml(facts: Facts, trial: Trial) -> str:
         "epochs": {key: n for key, n in facts.run.epochs.model_dump().items() if n is not None},
         "data": {"resample": facts.run.data.resample, "split_seed": facts.run.seed},
         "seed": trial.seed,
-        "threshold": threshold,
+        "threshold": finite(trial.measured("threshold")),
     }
     said = [
         f"The best configuration of the run {clean(facts.run.name)}: trial {clean(trial.trial)}"
         + (f" ({clean(trial.name)})." if trial.name else "."),
-        f"Validation F1 {score(trial.val_f1)} at epoch {chosen.epoch if chosen else 0}, "
-        f"{measured_on(facts, trial, 'validation')}.",
-        f"Always answering positive scores {score(facts.run.always_positive_f1)} there.",
+        f"Validation F1 {score(trial.val_f1)} {_when(facts, trial)}, {measured_on(facts, trial, 'validation')}.",
+        f"Always answering positive scores {score(baseline_of(facts, trial))} there.",
+        *_thresholds(trial),
         "Train it again: tunelab train best_config.yaml --data PATH",
     ]
     body = yaml.dump(config, Dumper=_Plain, sort_keys=False, allow_unicode=True, default_flow_style=None, width=110)
     return "".join(f"# {line}\n" for line in said) + body
+
+
+def _when(facts: Facts, trial: Trial) -> str:
+    if trial.pooled:
+        return f"pooled out-of-fold over {facts.folds} folds"
+    epoch = f"at epoch {trial.chosen.epoch if trial.chosen else 0}"
+    return f"{epoch} of the first fold only" if facts.on_first(trial) else epoch
+
+
+def _thresholds(trial: Trial) -> list[str]:
+    """Where each fold's model has its own, none can be given for a single model that is trained again."""
+    if trial.pooled is None:
+        return []
+    return [f"Thresholds of its models, a fold each: {', '.join(score(value) for value in trial.pooled.thresholds)}."]

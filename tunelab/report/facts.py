@@ -16,6 +16,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from tunelab import journal
+from tunelab.data.dataset import SPLITS
 from tunelab.errors import StateError
 from tunelab.ranking import Leaderboard, Trial
 
@@ -54,6 +55,8 @@ class DataFacts(_Section):
     positives: dict[str, int] = {}
     traces_by_split: dict[str, int] = {}
     splits: dict[str, list[str | int]] = {}
+    folds: dict[int, list[str | int]] | None = None
+    """The scans of each fold, where trials are cross-fitted; ``splits`` and the counts are then those of fold 0."""
     notes: list[Text] | Text = ""
 
 
@@ -70,6 +73,7 @@ class RunFile(_Section):
     dimensions: list[str] = []
     data: DataFacts = DataFacts()
     always_positive_f1: float | None = None
+    """On the scans that rank trials, as the next two: those of validation, or of all folds."""
     positives: int | None = None
     validation_traces: int | None = None
     epochs: EpochsFacts = EpochsFacts()
@@ -105,11 +109,35 @@ class Facts:
             return None
         return self.final.get(split)
 
+    @property
+    def folds(self) -> int:
+        """Over how many folds trials are cross-fitted; 0: there are the four splits."""
+        return len(self.run.data.folds or {})
+
+    def on_first(self, trial: Trial) -> bool:
+        """Whether there are folds, and the trial was judged on the first alone."""
+        return self.folds > 0 and trial.pooled is None
+
+    @property
+    def dealt(self) -> str:
+        """``cross-fitted over 5 folds of 43 scans, 8 test scans``, or the size of each of four splits."""
+        splits = self.run.data.splits
+        if self.folds:
+            test = f", {len(splits['test'])} test scans" if "test" in splits else ""
+            return f"cross-fitted over {self.folds} folds of {self.pooled_size()['scans']} scans{test}"
+        sizes = ", ".join(f"{name} {len(splits[name])}" for name in SPLITS if name in splits)
+        return f"four splits: {sizes}" if sizes else "four splits"
+
+    def pooled_size(self) -> dict[str, int | None]:
+        """Scans, traces and positive traces of all folds."""
+        scans = sum(map(len, (self.run.data.folds or {}).values()))
+        return {"scans": scans, "traces": self.run.validation_traces, "positives": self.run.positives}
+
     def size(self, split: str) -> dict[str, int | None]:
-        """Scans, traces and positive traces of a split."""
+        """Scans, traces and positive traces of a split; where there are folds, as it is for the first of them."""
         data = self.run.data
         traces, positives = data.traces_by_split.get(split), data.positives.get(split)
-        if split == "validation":
+        if split == "validation" and not self.folds:
             traces = self.run.validation_traces if traces is None else traces
             positives = self.run.positives if positives is None else positives
         scans = len(data.splits[split]) if split in data.splits else None

@@ -22,13 +22,18 @@ from tunelab.report.best_config import best_config_yaml
 from tunelab.report.compare import differences, hand_run
 from tunelab.report.facts import Facts
 from tunelab.report.plots import LEADERS, all_trials, learning_curves
-from tunelab.report.summary import causes, judged, verdict
+from tunelab.report.summary import baseline_of, causes, judged, verdict
 from tunelab.space import Start
 
 TOP = 20
 """Rows of the ranking table; leaderboard.csv has them all."""
 
-_SPLITS = ("train", "tune", "validation", "test")
+_PURPOSES = {
+    "train": "weights",
+    "tune": "threshold, chosen epoch, early stopping, proposals",
+    "validation": "ranking",
+    "test": "the winner, once",
+}
 
 
 def report_html(facts: Facts) -> str:
@@ -67,7 +72,7 @@ def _context(facts: Facts) -> dict[str, Any]:
         "config": best_config_yaml(facts, best) if best else "",
         "judged": [found for split in ("validation", "test") if best and (found := judged(facts, best, split))],
         "interval": words.interval,
-        "curves": Markup(learning_curves(ranked, baseline)) if ranked else "",  # noqa: S704 - escaped by matplotlib
+        "curves": Markup(learning_curves(ranked, _first_baseline(facts))) if ranked else "",  # noqa: S704 - escaped there
         "leaders": min(LEADERS, len(ranked)),
         "overview": Markup(all_trials(trials, baseline)) if len(trials) > 1 else "",  # noqa: S704 - likewise
         "failures": causes(facts, "failed"),
@@ -75,7 +80,7 @@ def _context(facts: Facts) -> dict[str, Any]:
         "hand_run": hand,
         "hand_run_differ": differ,
         "hand_run_baseline": always_positive_f1(_HAND_RUN_POSITIVES, _HAND_RUN_TRACES),
-        "splits": [{"split": split, **facts.size(split)} for split in _SPLITS if split in _known_splits(facts)],
+        "splits": _splits(facts),
         "nothing": words.NOTHING,
     }
 
@@ -89,9 +94,17 @@ def _tiles(facts: Facts, best: Trial | None) -> list[dict[str, str]]:
     if best is None:
         return []
     validation, test = (judged(facts, best, split) or {} for split in ("validation", "test"))
+    where = "validation"
+    if facts.folds:
+        where = "first fold only" if facts.on_first(best) else f"{facts.folds} folds pooled"
+    trivial = words.score(baseline_of(facts, best))
     tiles = [
-        {"value": words.score(best.val_f1), "what": "validation F1", "note": _spread(validation)},
-        {"value": words.score(facts.run.always_positive_f1), "what": "always positive, validation", "note": "F1"},
+        {
+            "value": words.score(best.val_f1),
+            "what": f"F1, {where}" if facts.folds else f"{where} F1",
+            "note": _spread(validation),
+        },
+        {"value": trivial, "what": f"always positive, {where}", "note": "F1"},
     ]
     if test:
         tiles.append({"value": words.score(test.get("f1")), "what": "test F1, used once", "note": _spread(test)})
@@ -114,9 +127,26 @@ def _varying(facts: Facts, trials: list[Trial]) -> list[str]:
     ]
 
 
-def _known_splits(facts: Facts) -> set[str]:
+def _splits(facts: Facts) -> list[dict[str, Any]]:
+    """The rows of the table of splits: name, sizes and purpose."""
     data = facts.run.data
-    return {*data.splits, *data.traces_by_split, *data.positives}
+    known = {*data.splits, *data.traces_by_split, *data.positives}
+    rows = [{"split": name, **facts.size(name), "purpose": _PURPOSES[name]} for name in _PURPOSES if name in known]
+    if not facts.folds:
+        return rows
+    purpose = (
+        "each once validation (ranking) and once tune (chosen epoch), otherwise weights; thresholds from the others"
+    )
+    folds = {"split": f"{facts.folds} folds", **facts.pooled_size(), "purpose": purpose}
+    return [folds, *(row for row in rows if row["split"] == "test")]
+
+
+def _first_baseline(facts: Facts) -> float | None:
+    """F1 of always answering positive on the validation scans of the epochs that are drawn."""
+    size = facts.size("validation")
+    if facts.folds:
+        return words.finite(always_positive_f1(size["positives"] or 0, size["traces"] or 0))
+    return facts.run.always_positive_f1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

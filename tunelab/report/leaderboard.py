@@ -31,7 +31,7 @@ BASE = (
     "mean_jaccard",
 )
 """The columns that others may rely on, in this order; those of :data:`MORE` and the dimensions follow."""
-MORE = ("chosen_epoch", "tn", "tune_average_precision", "cause")
+MORE = ("chosen_epoch", "tn", "tune_average_precision", "cause", "judged_on")
 _MEASURES = ("threshold", "val_f1_at_half", "val_average_precision", "precision", "recall", "mean_jaccard")
 _COUNTS = ("tp", "fp", "fn", "tn")
 
@@ -43,8 +43,8 @@ def leaderboard_csv(facts: Facts) -> bytes:
     named like another column gets the suffix ``_param``.
     """
     columns = {dimension: _column(dimension) for dimension in facts.run.dimensions}
-    rows = [_row(trial, rank, columns) for rank, trial in enumerate(facts.ranked, start=1)]
-    rows += [_row(trial, None, columns) for trial in facts.unranked]
+    rows = [_row(trial, rank, columns, _judged_on(facts, trial)) for rank, trial in enumerate(facts.ranked, start=1)]
+    rows += [_row(trial, None, columns, _judged_on(facts, trial)) for trial in facts.unranked]
     table = pd.DataFrame(rows, columns=[*BASE, *MORE, *columns.values()], dtype=object)
     return table.to_csv(index=False).encode()
 
@@ -53,7 +53,13 @@ def _column(dimension: str) -> str:
     return f"{dimension}_param" if dimension in BASE or dimension in MORE else clean(dimension)
 
 
-def _row(trial: Trial, rank: int | None, columns: dict[str, str]) -> dict[str, Any]:
+def _judged_on(facts: Facts, trial: Trial) -> str:
+    if not facts.folds:
+        return "validation"
+    return "first fold" if facts.on_first(trial) else f"{facts.folds} folds"
+
+
+def _row(trial: Trial, rank: int | None, columns: dict[str, str], judged_on: str) -> dict[str, Any]:
     chosen = trial.chosen
     row: dict[str, Any] = {
         "rank": rank,
@@ -68,8 +74,9 @@ def _row(trial: Trial, rank: int | None, columns: dict[str, str]) -> dict[str, A
         row |= {"epochs": trial.epochs[-1].epoch, "seconds": finite(trial.epochs[-1].seconds)}
     if chosen:
         row |= {"chosen_epoch": chosen.epoch, "val_f1": finite(trial.val_f1)}
-        row |= {name: finite(chosen[name]) for name in (*_MEASURES, "tune_average_precision")}
-        row |= {name: _count(chosen[name]) for name in _COUNTS}
+        row |= {name: finite(trial.measured(name)) for name in (*_MEASURES, "tune_average_precision")}
+        row |= {name: _count(trial.measured(name)) for name in _COUNTS}
+        row["judged_on"] = judged_on
     return row | {column: cell(trial.point.get(name)) for name, column in columns.items()}
 
 

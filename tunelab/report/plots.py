@@ -92,15 +92,17 @@ def all_trials(trials: Sequence[Trial], baseline: float | None) -> str:
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
         for status, marker, colour, filled in _MARKS:
-            there = [(n, _height(t)) for n, t in enumerate(trials, start=1) if t.status == status]
-            if there:
-                x, y = zip(*there, strict=True)
+            points = [(n, _height(t)) for n, t in enumerate(trials, start=1) if t.status == status]
+            if points:
+                x, y = zip(*points, strict=True)
                 face = colour if filled else "none"
                 look: dict[str, Any] = (
                     {"color": colour} if marker == "x" else {"edgecolors": colour, "facecolors": face}
                 )
                 axes.scatter(x, y, s=26, marker=marker, linewidths=1.2, label=status, clip_on=False, zorder=3, **look)
-        best = [(n, t.val_f1) for n, t in enumerate(trials, start=1) if t.status != "failed" and t.val_f1 == t.val_f1]
+        over_folds = any(t.pooled for t in trials)  # then those on the first fold only cannot be compared with the best
+        there = [(n, t) for n, t in enumerate(trials, start=1) if t.status != "failed" and (t.pooled or not over_folds)]
+        best = [(n, t.val_f1) for n, t in there if t.val_f1 == t.val_f1]
         steps = [(n, max(v for _, v in best[: i + 1])) for i, (n, _) in enumerate(best)]
         if steps:
             steps.append((len(trials), steps[-1][1]))

@@ -26,9 +26,11 @@ def summary(facts: Facts) -> dict[str, Any]:
         "updated": facts.updated,
         "closed": facts.closed,
         "verdict": verdict(facts),
+        "dealt": facts.dealt,
+        "folds": facts.folds,
         "always_positive_f1": finite(facts.run.always_positive_f1),
-        "positives": facts.size("validation")["positives"],
-        "validation_traces": facts.size("validation")["traces"],
+        "positives": _ranked_on(facts)["positives"],
+        "validation_traces": _ranked_on(facts)["traces"],
         "trials": len(facts.board.trials),
         "failed": statuses["failed"],
         "status_counts": dict(sorted(statuses.items())),
@@ -66,16 +68,18 @@ def _common(words: tuple[str, ...], numbers: list[list[str]]) -> str:
 def judged(facts: Facts, trial: Trial, split: str) -> dict[str, Any] | None:
     """A trial's result on validation or test with its split's size; None when it was not judged there.
 
-    Without a ``final`` record the validation result is that of the chosen epoch, without an interval.
+    Where there are folds, validation is what the models of all of them came to, or the first fold's model on its own
+    validation scans. Without a ``final`` record there is no interval, and without folds it is that of the chosen epoch.
     """
     final = facts.final_of(trial, split)
     if final is not None:
         result = {key: value if isinstance(value, int) else finite(value) for key, value in final.items()}
-    elif split == "validation" and (chosen := trial.chosen):
+    elif split == "validation" and trial.chosen:
         names = ("precision", "recall", "tp", "fp", "fn", "tn", "mean_jaccard", "threshold")
-        result = {name: finite(chosen[name]) for name in names}
-        result |= {name: finite(chosen[f"val_{name}"]) for name in (*_MEASURES, "f1_at_half")}
-        result |= {key: value for key, value in facts.size(split).items() if value is not None}
+        result = {name: finite(trial.measured(name)) for name in names}
+        result |= {name: finite(trial.measured(f"val_{name}")) for name in (*_MEASURES, "f1_at_half")}
+        size = facts.pooled_size() if trial.pooled else facts.size(split)
+        result |= {key: value for key, value in size.items() if value is not None}
     else:
         return None
     positives, traces = result.get("positives"), result.get("traces")
@@ -104,13 +108,31 @@ def verdict(facts: Facts) -> str:
         if statuses["failed"] == statuses.total():
             return f"No trial succeeded: all {statuses.total()} failed; the causes are below."
         return f"No trial has a validation F1 yet: {_counted(statuses)}."
-    baseline = facts.run.always_positive_f1
+    baseline = baseline_of(facts, best)
     who = f"Trial {clean(best.trial)} ({clean(best.name) + ', ' if best.name else ''}{clean(best.family)})"
-    said = f"{who} reaches a validation F1 of {score(best.val_f1)} ({measured_on(facts, best, 'validation')})"
+    said = f"{who} reaches a validation F1 of {score(best.val_f1)}{_where(facts, best)} "
+    said += f"({measured_on(facts, best, 'validation')})"
     if baseline is not None:
         low = finite((judged(facts, best, "validation") or {}).get("f1_low"))
         said += f", {_against(best.val_f1, low, baseline)}"
     return said + ". " + _tested(facts, best)
+
+
+def baseline_of(facts: Facts, trial: Trial) -> float | None:
+    """The F1 of always answering positive on the scans that a trial was ranked on."""
+    if facts.on_first(trial):
+        return finite((judged(facts, trial, "validation") or {}).get("always_positive_f1"))
+    return facts.run.always_positive_f1
+
+
+def _where(facts: Facts, trial: Trial) -> str:
+    if not facts.folds:
+        return ""
+    return " on the first fold only" if facts.on_first(trial) else f", pooled out-of-fold over {facts.folds} folds"
+
+
+def _ranked_on(facts: Facts) -> dict[str, int | None]:
+    return facts.pooled_size() if facts.folds else facts.size("validation")
 
 
 def _against(value: float, low: float | None, baseline: float) -> str:
@@ -128,7 +150,8 @@ def _tested(facts: Facts, best: Trial) -> str:
         if other is not None:
             return f"Test was used for trial {clean(other)}, the leader of that time; this one was not judged there."
         return "It has not been judged on test yet."
-    said = f"On test, used once, its F1 is {score(result.get('f1'))} ({measured_on(facts, best, 'test')})"
+    who = f"the F1 of its {result['models']} models together is" if result.get("models") else "its F1 is"
+    said = f"On test, used once, {who} {score(result.get('f1'))} ({measured_on(facts, best, 'test')})"
     trivial, value = result["always_positive_f1"], finite(result.get("f1"))
     if trivial is not None and value is not None:
         said += f", {_against(value, finite(result.get('f1_low')), trivial)}"
@@ -155,7 +178,9 @@ def _best(facts: Facts, best: Trial) -> dict[str, Any]:
         "params": dict(best.params),
         **flat,
         "val_f1": finite(best.val_f1),
-        "threshold": finite(chosen["threshold"]) if chosen else None,
+        "pooled": best.pooled is not None,
+        "threshold": finite(best.measured("threshold")),
+        "thresholds": list(best.pooled.thresholds) if best.pooled else None,
         "chosen_epoch": chosen.epoch if chosen else None,
         "epochs": best.epochs[-1].epoch if best.epochs else 0,
         "seconds": finite(best.epochs[-1].seconds) if best.epochs else None,
