@@ -24,6 +24,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from tunelab.data.dataset import SPLITS, Dataset
+from tunelab.data.tables import LONGEST_ID
 from tunelab.errors import StorageError, UsageError
 from tunelab.files import write_file
 
@@ -31,7 +32,7 @@ MOST = 24
 """Scans on a sheet."""
 PERCENTILE = 98
 """Of the magnitudes of a scan without its mean trace: what is larger is shown as black or white."""
-LIFT = 0.7
+LIFT = 0.6
 """Power of the magnitudes below that: deep objects show beside a rough surface, and noise does not drown the rest."""
 
 POSITIVE = (0xE6, 0x4B, 0x00)
@@ -46,14 +47,12 @@ _WIDE, _HIGH = 300, 260  # pixels of a panel; what is thinned out to them need n
 _BAR, _GAP = 14, 4  # pixels of the bar, and between it and the scan
 _LEFT, _BETWEEN, _RIGHT = 56, 28, 16
 _TITLE, _BELOW = 24, 26  # pixels above the bar and below the scan
-_HEAD, _LINE, _FOOT = 54, 14, 20  # title and legend, another line above the panels, what is below them
-_LONGEST = 26  # characters of an id, 26 of which fit beside the rest of the title
+_HEAD, _LINE, _FOOT = 54, 15, 20  # title and legend, another line above the panels, what is below them
 _STYLE: dict[Any, Any] = {
     "text.parse_math": False,  # a '$' in an id is a '$'
     "font.family": "sans-serif",
     "font.size": 8,
     "axes.titlesize": 8.5,
-    "axes.titlelocation": "left",
     "axes.titlepad": 4,
     "axes.spines.left": False,
     "axes.spines.right": False,
@@ -126,7 +125,7 @@ def _places(dataset: Dataset) -> list[str]:
 def _png(dataset: Dataset, chosen: list[int]) -> bytes:
     columns = min(_COLUMNS, len(chosen))
     rows = math.ceil(len(chosen) / columns)
-    head = _head(dataset, len(chosen), 52 * columns)
+    head = _head(dataset, len(chosen), columns * (_WIDE + _BETWEEN) - _BETWEEN)
     above = _HEAD + _LINE * head.count("\n")
     high = _TITLE + _BAR + _GAP + _HIGH + _BELOW
     size = (_LEFT + columns * (_WIDE + _BETWEEN) - _BETWEEN + _RIGHT, above + rows * high + _FOOT)
@@ -152,13 +151,13 @@ def _png(dataset: Dataset, chosen: list[int]) -> bytes:
     return buffer.getvalue()
 
 
-def _head(dataset: Dataset, shown: int, width: int) -> str:
+def _head(dataset: Dataset, shown: int, room: int) -> str:
+    """The title of the sheet and, from the second line on, what was done to the scans; ``room`` is in pixels."""
     how = (
         f"{shown:,} of {dataset.n_scans:,} scans. For the eye alone: mean trace removed, clipped at the {PERCENTILE}th "
         f"percentile of magnitude, weak samples lifted (power {LIFT:g})."
     )
-    lines = [_clean(dataset.source, width - 4), *textwrap.wrap(how, width)]
-    return "\n".join(lines)
+    return "\n".join([_clean(dataset.source, room // 11), *textwrap.wrap(how, room // 7)])
 
 
 def _write_head(figure: Figure, head: str, size: tuple[int, int]) -> None:
@@ -166,7 +165,7 @@ def _write_head(figure: Figure, head: str, size: tuple[int, int]) -> None:
     left, y = _LEFT / size[0], size[1] - 8
     figure.text(left, y / size[1], title, va="top", fontsize=11, fontweight="bold")
     y -= 19
-    figure.text(left, y / size[1], how, va="top", fontsize=8.5, linespacing=_LINE / 8.5 / _DPI * 72 / 1.2)
+    figure.text(left, y / size[1], how, va="top", fontsize=8.5, linespacing=1.15)
     y -= _LINE * (how.count("\n") + 1) + 1
     figure.legend(
         [_swatch(POSITIVE), _swatch(NEGATIVE)],
@@ -204,14 +203,26 @@ def _panel(axes: Axes, dataset: Dataset, scan: int, *, first: bool, last: bool) 
     axes.imshow(_bar(labels), extent=(*sides, bar, top), aspect="auto", interpolation="nearest")
     axes.set_xlim(*sides)
     axes.set_ylim(window, top)
-    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    axes.yaxis.set_major_locator(MaxNLocator(5))
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
+    axes.yaxis.set_major_locator(MaxNLocator(5, integer=dataset.dt is None, min_n_ticks=1))
     positive = int(np.count_nonzero(labels))
-    axes.set_title(f"{_clean(dataset.scans[scan])}   {_places(dataset)[scan]}   {positive:,} / {traces:,} positive")
+    place = _places(dataset)[scan]
+    _name(axes, dataset.scans[scan], f"{place}   {positive:,} / {traces:,} positive")
     if first:
         axes.set_ylabel("sample" if dataset.dt is None else "time, ns")
     if last:
         axes.set_xlabel("trace")
+
+
+def _name(axes: Axes, scan: str, rest: str) -> None:
+    """The title of a panel: the id, cut to the room that the rest leaves."""
+    right = axes.set_title(rest, loc="right")
+    room = _WIDE - right.get_window_extent().width - 10
+    title = axes.set_title(_clean(scan), loc="left", fontweight="bold")
+    for longest in range(len(title.get_text()) - 1, 3, -1):
+        if title.get_window_extent().width <= room:
+            break
+        title.set_text(_clean(scan, longest))
 
 
 def grey(traces: NDArray[np.float32]) -> NDArray[np.uint8]:
@@ -242,7 +253,7 @@ def _starts(n: int, most: int) -> NDArray[np.intp]:
     return np.arange(blocks) * n // blocks
 
 
-def _clean(text: str, longest: int = _LONGEST) -> str:
+def _clean(text: str, longest: int = LONGEST_ID) -> str:
     """One line that can be drawn; a long one cut."""
     line = "".join(letter if letter.isprintable() else "?" for letter in text)
     return line if len(line) <= longest else line[: longest - 3] + "..."
