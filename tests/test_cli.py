@@ -98,27 +98,6 @@ def test_the_version(capsys):
 
 
 @pytest.mark.parametrize(
-    ("text", "seconds"),
-    [("90s", 90), ("30m", 1800), ("1h30m", 5400), ("1.5h", 5400), ("2d", 172800), ("0.5s", 0.5), ("1d2h3m4s", 93784)],
-)
-def test_times(text, seconds):
-    assert cli._seconds(text) == seconds
-
-
-@pytest.mark.parametrize("text", ["", "90", "s", "1x", "-1s", "1h 30m", "30m later", "1,5h", "1e3s", "1h30"])
-def test_words_that_are_no_time(text):
-    with pytest.raises(argparse.ArgumentTypeError) as caught:
-        cli._seconds(text)
-    assert str(caught.value) == f"{text!r} is no time; write such as 90s, 30m or 1h30m"
-
-
-@pytest.mark.parametrize("text", ["0s", "0h0m"])
-def test_no_time_at_all(text):
-    with pytest.raises(argparse.ArgumentTypeError, match="is no time at all"):
-        cli._seconds(text)
-
-
-@pytest.mark.parametrize(
     ("argv", "message"),
     [
         ([], "the following arguments are required: COMMAND"),

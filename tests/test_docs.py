@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 
 from tunelab import cli
-from tunelab.data.folder import load_folder
 from tunelab.models import build_model, check_space, examples
 from tunelab.report import FILES
 from tunelab.space import load_space
@@ -155,14 +154,14 @@ def test_files_of_a_run_are_told():
     assert told == {"run.yaml", "journal.jsonl", *FILES, "tensorboard/", "weights/"}
 
 
-def test_example_data_set_can_be_written_and_read(tmp_path, monkeypatch):
+def test_example_data_set_can_be_written_and_read(tmp_path, monkeypatch, load_folder):
     (code,) = blocks((ROOT / "docs" / "data.md").read_text(encoding="utf-8"), "python")
     monkeypatch.chdir(tmp_path)
     exec(compile(code, "docs/data.md", "exec"), {})
     dataset = load_folder(tmp_path / "scans")
     assert (dataset.n_scans, dataset.n_traces, dataset.n_samples, dataset.dt) == (8, 320, 128, 1e-10)
     assert int(dataset.labels.sum()) == 40
-    traces = dataset.samples.traces
+    traces = np.concatenate([dataset.samples.read(i) for i in range(8)])
     echo = traces[dataset.labels == 1, 60:70].mean() - traces[dataset.labels == 0, 60:70].mean()
     assert echo == pytest.approx(3, abs=0.3)
 
@@ -178,7 +177,7 @@ def test_example_spaces_are_valid(tmp_path, monkeypatch):
 @pytest.mark.tf
 def test_example_family_builds_and_answers(tmp_path, monkeypatch):
     space = yaml_examples(tmp_path, monkeypatch)["mine"]
-    ((_, params),) = examples(space, 24)
+    ((_, params),) = examples(space, lambda _: 24)
     model = build_model(params, 24)
     traces = np.zeros((2, 5, 24), dtype=np.float32)
     answer = np.asarray(model({"traces": traces, "lengths": np.array([5, 3], dtype=np.int32)}))

@@ -8,8 +8,9 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from tunelab import __version__, data_commands
 from tunelab.command import command, positive, seconds, share
@@ -102,7 +103,12 @@ def parser() -> argparse.ArgumentParser:
     models.add_argument(
         "space", metavar="SPACE.yaml", help="a line for each fixed configuration, or an example of each family"
     )
-    models.add_argument("--samples", type=int, default=10057, metavar="N", help="samples of a trace (default: 10057)")
+    models.add_argument(
+        "--samples", type=int, default=10057, metavar="N", help="samples of a trace as recorded (default: 10057)"
+    )
+    models.add_argument(
+        "--dt", type=positive, metavar="PS", help="picoseconds between samples, for preprocessing given in ns or GHz"
+    )
     models.set_defaults(run=_models)
 
     train = command(
@@ -147,7 +153,9 @@ def _search(args: argparse.Namespace) -> int:
 
 
 def _models(args: argparse.Namespace) -> int:
-    from tunelab.errors import ModelError
+    from tunelab.data.prepared import chain_of
+    from tunelab.data.preprocess import outcome
+    from tunelab.errors import DataError, ModelError
     from tunelab.models import build_model, check_space, examples, outline
     from tunelab.space import load_space
 
@@ -155,10 +163,16 @@ def _models(args: argparse.Namespace) -> int:
         raise UsageError(f"--samples: {args.samples} is less than one")
     space = load_space(Path(args.space))
     check_space(space)
-    for name, params in examples(space, args.samples):
+    dt = None if args.dt is None else args.dt * 1e-12
+
+    def samples(params: Mapping[str, Any]) -> int:
+        return outcome(args.samples, dt, chain_of(params))[0]
+
+    for name, params in examples(space, samples):
         try:
-            size = str(build_model(params, args.samples).count_params())
-        except ModelError as error:
+            # what a trace is normalised by adds no parameter, and is known once there are scans
+            size = str(build_model({**params, "normalisation": "none"}, samples(params)).count_params())
+        except (ModelError, DataError) as error:
             size = f"does not fit: {error}"
         print(f"{name:<12} {params['family']:<12} {outline(params)}  {size}")
     return 0

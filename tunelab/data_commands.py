@@ -67,7 +67,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     add_cache(check, reading=True)
     check.set_defaults(run=_check)
 
-    listed = command(kinds, "list", "list the prepared data sets of this machine", "tunelab data list")
+    listed = command(kinds, "list", "list the prepared data sets of this machine", "tunelab data list --cache scratch")
     add_cache(listed)
     listed.set_defaults(run=_list)
 

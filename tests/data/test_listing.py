@@ -8,17 +8,7 @@ import h5py
 import numpy as np
 import pytest
 
-from tunelab.data.dataset import Dataset
-from tunelab.data.prepared import AS_RECORDED, CacheOptions, prepared_from
 from tunelab.errors import DataError
-from tunelab.space import DataOptions
-
-
-def load_folder(folder: Path, *, seed: int = 0, max_bad: int = 0, **options) -> Dataset:
-    """The folder by way of a cache beside it, as a search reads it."""
-    cache = CacheOptions(cache=folder.parent / "cache", workers=1, max_bad=max_bad)
-    access = prepared_from(folder, options=DataOptions(**options), chains=(AS_RECORDED,), seed=seed, cache=cache)
-    return access.open(AS_RECORDED)
 
 
 def write_out(path: Path, samples_by_traces: np.ndarray, dt: float | None = 1e-10) -> None:
@@ -58,10 +48,16 @@ def make_folder(tmp_path: Path) -> Callable[..., Path]:
 SIX = ("train", "train", "tune", "validation", "test", "train")
 
 
-def refuse(folder: Path, message: str, **options) -> None:
-    with pytest.raises(DataError, match=message) as caught:
-        load_folder(folder, **options)
-    assert folder.name in str(caught.value)
+@pytest.fixture
+def refuse(load_folder):
+    """The folder must be refused with a message that names it."""
+
+    def check(folder: Path, message: str, **options) -> None:
+        with pytest.raises(DataError, match=message) as caught:
+            load_folder(folder, **options)
+        assert folder.name in str(caught.value)
+
+    return check
 
 
 def rows_of(path: Path) -> list[list[str]]:
@@ -69,7 +65,7 @@ def rows_of(path: Path) -> list[list[str]]:
         return list(csv.reader(file))
 
 
-def test_scans_labels_and_splits_of_a_folder(make_folder):
+def test_scans_labels_and_splits_of_a_folder(make_folder, load_folder):
     folder = make_folder()
     write_csv(folder / "scans.csv", [("scan", "split"), *[(f"s{i:02}", s) for i, s in enumerate(SIX)]])
     dataset = load_folder(folder)
@@ -88,7 +84,7 @@ def test_scans_labels_and_splits_of_a_folder(make_folder):
             assert part.labels[start : start + length].tolist() == [0, 1] + [0] * (3 + i)
 
 
-def test_order_of_files_and_rows_changes_nothing_and_the_seed_deals(make_folder):
+def test_order_of_files_and_rows_changes_nothing_and_the_seed_deals(make_folder, load_folder):
     one, two = make_folder(12, name="one"), make_folder(12, name="two")
     head, *rows = rows_of(two / "labels.csv")
     write_csv(two / "labels.csv", [head, *reversed(rows)])
@@ -100,7 +96,7 @@ def test_order_of_files_and_rows_changes_nothing_and_the_seed_deals(make_folder)
     assert a.fingerprint == c.fingerprint
 
 
-def test_given_files_groups_and_splits_are_used(make_folder):
+def test_given_files_groups_and_splits_are_used(make_folder, load_folder):
     folder = make_folder()
     splits = ["test", "tune", "train", "train", "validation", "test"]
     (folder / "elsewhere").mkdir()
@@ -112,7 +108,7 @@ def test_given_files_groups_and_splits_are_used(make_folder):
     np.testing.assert_array_equal(dataset.samples.read(2), scan_values(2, 7))
 
 
-def test_groups_are_kept_together(make_folder):
+def test_groups_are_kept_together(make_folder, load_folder):
     folder = make_folder(12)
     write_csv(folder / "scans.csv", [("scan", "group"), *[(f"s{i:02}", f"g{i % 4}") for i in range(12)]])
     dataset = load_folder(folder)
@@ -120,7 +116,7 @@ def test_groups_are_kept_together(make_folder):
     assert len(by_group) == 4
 
 
-def test_npz_with_own_labels_needs_no_table(tmp_path):
+def test_npz_with_own_labels_needs_no_table(tmp_path, load_folder, refuse):
     for i in range(5):
         np.savez(tmp_path / f"n{i}.npz", x=scan_values(i, 6), y=[0, 0, 1, 0, 0, 1])
     dataset = load_folder(tmp_path)
@@ -129,7 +125,7 @@ def test_npz_with_own_labels_needs_no_table(tmp_path):
     refuse(tmp_path, r"n1: .*labels.csv: other labels than in its own file \(y\); keep one of the two")
 
 
-def test_a_minority_of_other_widths_is_left_out_and_noted_or_resampled(make_folder):
+def test_a_minority_of_other_widths_is_left_out_and_noted_or_resampled(make_folder, load_folder):
     folder = make_folder(8)
     for i in (2, 5):
         write_out(folder / "scans" / f"s{i:02}_merged.out", scan_values(i, 5 + i, 31).T, dt=0.5e-10)
@@ -146,14 +142,14 @@ def test_a_minority_of_other_widths_is_left_out_and_noted_or_resampled(make_fold
     assert load_folder(folder, resample=8).n_samples == 8
 
 
-def test_no_width_of_most_scans_is_an_error(make_folder):
+def test_no_width_of_most_scans_is_an_error(make_folder, refuse):
     folder = make_folder(4)
     for i in (0, 1):
         write_out(folder / "scans" / f"s{i:02}_merged.out", scan_values(i, 5 + i, 20).T)
     refuse(folder, r"no number is that of most \((16 samples: 2 scans, 20|20 samples: 2 scans, 16) samples: 2 scans\)")
 
 
-def test_intervals_that_differ_or_are_missing_are_noted(make_folder):
+def test_intervals_that_differ_or_are_missing_are_noted(make_folder, load_folder):
     folder = make_folder()
     write_out(folder / "scans" / "s01_merged.out", scan_values(1, 6).T, dt=1.0005e-10)
     assert load_folder(folder).dt == pytest.approx(1e-10)
@@ -165,7 +161,7 @@ def test_intervals_that_differ_or_are_missing_are_noted(make_folder):
     assert load_folder(folder).notes == ("1 of 6 scans do not say their dt: the interval is unknown",)
 
 
-def test_folders_without_scans_or_that_are_none(tmp_path, make_folder):
+def test_folders_without_scans_or_that_are_none(tmp_path, make_folder, refuse):
     refuse(tmp_path / "gone", "no such folder; give the folder that holds labels.csv")
     (tmp_path / "file").write_text("")
     refuse(tmp_path / "file", "is a file, not a folder of scans")
@@ -174,7 +170,7 @@ def test_folders_without_scans_or_that_are_none(tmp_path, make_folder):
     refuse(make_folder(3), r"3 scans in 3 groups, but 3 folds and a test part need one each: 4 - 3 = 1 missing")
 
 
-def test_missing_files_and_files_that_are_ambiguous(make_folder):
+def test_missing_files_and_files_that_are_ambiguous(make_folder, refuse):
     folder = make_folder()
     write_csv(folder / "scans.csv", [("scan", "file"), *[(f"s{i:02}", f"scans/s{i:02}_merged.out") for i in range(6)]])
     (folder / "scans" / "s03_merged.out").rename(folder / "s03.out")
@@ -188,7 +184,7 @@ def test_missing_files_and_files_that_are_ambiguous(make_folder):
     refuse(folder, r"2 files for scan s03 \(more/s03.out, s03.out\); name one in scans.csv: file")
 
 
-def test_scans_that_are_not_listed_are_left_out_and_noted(make_folder):
+def test_scans_that_are_not_listed_are_left_out_and_noted(make_folder, load_folder, refuse):
     folder = make_folder(8)
     write_csv(folder / "scans.csv", [("scan",), *[(f"s{i:02}",) for i in range(6)]])
     head, *rows = rows_of(folder / "labels.csv")
@@ -199,7 +195,7 @@ def test_scans_that_are_not_listed_are_left_out_and_noted(make_folder):
     assert dataset.notes == ("2 scans are left out: scans.csv does not list them (s06, s07)",)
 
 
-def test_missing_and_extra_labels_with_counts_and_the_first_five(make_folder):
+def test_missing_and_extra_labels_with_counts_and_the_first_five(make_folder, refuse):
     folder = make_folder(8)
     head, *rows = rows_of(folder / "labels.csv")
     write_csv(folder / "labels.csv", [head, *[row for row in rows if row[1] != "2"]])
@@ -213,14 +209,14 @@ def test_missing_and_extra_labels_with_counts_and_the_first_five(make_folder):
 
 
 @pytest.mark.parametrize(("label", "only"), [("0", "none"), ("1", "every one")])
-def test_one_class_only(make_folder, label, only):
+def test_one_class_only(make_folder, label, only, refuse):
     folder = make_folder()
     head, *rows = rows_of(folder / "labels.csv")
     write_csv(folder / "labels.csv", [head, *[[*row[:2], label] for row in rows]])
     refuse(folder, f"{only} of 45 traces is positive; a model learns from both classes")
 
 
-def test_splits_without_scans_or_without_positives(make_folder):
+def test_splits_without_scans_or_without_positives(make_folder, load_folder, refuse):
     folder = make_folder()
     names = ["train", "train", "train", "tune", "tune", "validation"]
     write_csv(folder / "scans.csv", [("scan", "split"), *[(f"s{i:02}", s) for i, s in enumerate(names)]])
@@ -237,7 +233,7 @@ def test_splits_without_scans_or_without_positives(make_folder):
     refuse(folder, "2 of 6 groups of scans hold positive traces, and 3 folds need one each")
 
 
-def test_shards_are_cut_by_size_or_as_named(make_folder):
+def test_shards_are_cut_by_size_or_as_named(make_folder, load_folder, refuse):
     folder = make_folder(12)
     shards = load_folder(folder).shards
     assert shards.tolist() == sorted(shards)
@@ -251,7 +247,7 @@ def test_shards_are_cut_by_size_or_as_named(make_folder):
     refuse(folder, r"1 of 12 scans have no shard \(s00\); give every scan one, or leave the column out and shards are")
 
 
-def test_bad_scans_are_named_and_left_out_up_to_a_number(make_folder):
+def test_bad_scans_are_named_and_left_out_up_to_a_number(make_folder, load_folder, refuse):
     folder = make_folder(8)
     with h5py.File(folder / "scans" / "s03_merged.out", "r+") as data:
         data["rxs/rx1/Ez"][2, 1] = np.nan
@@ -279,7 +275,7 @@ HOME = Path(__file__).resolve().parents[2] / "../shared/data/gprmax-small"
 
 
 @pytest.mark.skipif(not HOME.is_dir(), reason="the gprMax scans are not beside this checkout")
-def test_the_scans_of_gprmax():
+def test_the_scans_of_gprmax(load_folder):
     dataset = load_folder(HOME)
     assert dataset.n_scans == 83
     assert dataset.n_samples == 1_700

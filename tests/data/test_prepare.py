@@ -465,7 +465,7 @@ def test_a_full_disk_tears_nothing_and_the_work_goes_on_once_there_is_room(at, f
             if not done:
                 filler.write_bytes(bytes(420_000))
 
-        with pytest.raises(StorageError, match=r"cannot be written: No space left on device; free space there"):
+        with pytest.raises(StorageError, match=r"cannot be written: No space left on device; free space"):
             access.open_all(Progress(step=hog))
         assert not visible(cache) or [p.name for p in visible(cache)] == ["filler"]
         filler.unlink()

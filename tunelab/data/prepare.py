@@ -75,13 +75,13 @@ def prepare(request: Request, progress: Progress) -> Mapping[Preprocessing, Path
     check_components(tuple(request.options.components))
     if request.options.resample is not None:
         check_samples(request.options.resample)
-    make_cache(request.cache)
     remote = list_files(request.source, (*WANTED_SUFFIXES, ".csv")) if is_remote(request.source) else None
     stamp = _stamp(request, remote)
     places = {
         chain: request.cache / entry_name(request.source, stamp, request.options, chain) for chain in request.chains
     }
     if _missing(places):
+        make_cache(request.cache)
         work = entry_name(request.source, stamp, request.options, Preprocessing())
         with alone(
             request.cache, work, lambda: progress.say("Another process prepares these scans; waiting for it ...")

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydantic import ConfigDict, ValidationError
 
 from tunelab.domains import Outside, Point
-from tunelab.errors import ModelError, SpaceError, did_you_mean
+from tunelab.errors import DataError, ModelError, SpaceError, did_you_mean
 from tunelab.models import conv_rnn, dense_rnn, lstm, simple_rnn
 from tunelab.models.chains import MOST_CHAINS, chains_of
 from tunelab.models.family import Family, Params
@@ -180,12 +180,13 @@ def chains(space: Space) -> list[Preprocessing]:
     return distinct
 
 
-def examples(space: Space, n_samples: int) -> list[tuple[str, dict[str, Any]]]:
+def examples(space: Space, n_samples: Callable[[Mapping[str, Any]], int]) -> list[tuple[str, dict[str, Any]]]:
     """Names and params to show a space by: its fixed configurations, or one that fits of each family.
 
     Args:
         space: a space that :func:`check_space` passed.
-        n_samples: samples a trace; a family of which nothing fits is shown by what does not.
+        n_samples: of a trace, after the preprocessing of these params; a family of which nothing fits is shown by
+            what does not.
     """
     if not space.families:
         return [(start.name, params) for start, params in starts(space)]
@@ -195,8 +196,8 @@ def examples(space: Space, n_samples: int) -> list[tuple[str, dict[str, Any]]]:
         for _ in range(1000):
             params = normalise(space.sample(rng, name), space.source)
             try:
-                check_fit(params, n_samples)
-            except ModelError:
+                check_fit(params, n_samples(params))
+            except (ModelError, DataError):
                 continue
             break
         found.append((f"{name}-example", params))

@@ -3,7 +3,7 @@
 A format is a module here with the two functions of :class:`~tunelab.data.formats.reader.Reader`: ``gprmax``, ``plain``
 (HDF5), ``npz``, ``dt1`` (Sensors & Software), ``mala``, ``dzt`` (GSSI), ``segy``. The suffix chooses it; only HDF5 is
 looked into. ``guard``, ``hdf5`` and ``companion`` hold what the formats share. Folders, tables and labels.csv are
-elsewhere (:mod:`tunelab.data.folder`).
+elsewhere (:mod:`tunelab.data.listing`).
 """
 
 from __future__ import annotations
