@@ -10,6 +10,7 @@ import io
 import math
 import textwrap
 import warnings
+from bisect import bisect_left
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,11 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from tunelab.data.dataset import SPLITS, Dataset
-from tunelab.data.tables import LONGEST_ID
 from tunelab.errors import StorageError, UsageError
 from tunelab.files import write_file
 
@@ -47,7 +48,7 @@ _WIDE, _HIGH = 300, 260  # pixels of a panel; what is thinned out to them need n
 _BAR, _GAP = 14, 4  # pixels of the bar, and between it and the scan
 _LEFT, _BETWEEN, _RIGHT = 56, 28, 16
 _TITLE, _BELOW = 24, 26  # pixels above the bar and below the scan
-_HEAD, _LINE, _FOOT = 54, 15, 20  # title and legend, another line above the panels, what is below them
+_HEAD, _LINE, _FOOT = 54, 15, 20  # title and legend, a line of text between them, the word below the last row
 _STYLE: dict[Any, Any] = {
     "text.parse_math": False,  # a '$' in an id is a '$'
     "font.family": "sans-serif",
@@ -125,10 +126,11 @@ def _places(dataset: Dataset) -> list[str]:
 def _png(dataset: Dataset, chosen: list[int]) -> bytes:
     columns = min(_COLUMNS, len(chosen))
     rows = math.ceil(len(chosen) / columns)
-    head = _head(dataset, len(chosen), columns * (_WIDE + _BETWEEN) - _BETWEEN)
-    above = _HEAD + _LINE * head.count("\n")
+    room = columns * (_WIDE + _BETWEEN) - _BETWEEN
+    how = _how(dataset, len(chosen), room)
+    above = _HEAD + _LINE * (how.count("\n") + 1)
     high = _TITLE + _BAR + _GAP + _HIGH + _BELOW
-    size = (_LEFT + columns * (_WIDE + _BETWEEN) - _BETWEEN + _RIGHT, above + rows * high + _FOOT)
+    size = (_LEFT + room + _RIGHT, above + rows * high + _FOOT)
     buffer = io.BytesIO()
     with mpl.rc_context(), warnings.catch_warnings():
         # an id may have letters that no font here has; a box is shown for them
@@ -137,33 +139,31 @@ def _png(dataset: Dataset, chosen: list[int]) -> bytes:
         mpl.rcParams.update(_STYLE)
         figure = Figure(figsize=(size[0] / _DPI, size[1] / _DPI), dpi=_DPI, facecolor="white")
         FigureCanvasAgg(figure)
-        _write_head(figure, head, size)
+        _write_head(figure, dataset.source, how, size)
         for number, scan in enumerate(chosen):
             row, column = divmod(number, columns)
             left = _LEFT + column * (_WIDE + _BETWEEN)
             bottom = size[1] - above - (row + 1) * high + _BELOW
-            pixels = (left, bottom, _WIDE, _HIGH + _GAP + _BAR)
-            axes = figure.add_axes((pixels[0] / size[0], pixels[1] / size[1], pixels[2] / size[0], pixels[3] / size[1]))
+            height = _HIGH + _GAP + _BAR
+            axes = figure.add_axes((left / size[0], bottom / size[1], _WIDE / size[0], height / size[1]))
             _panel(axes, dataset, scan, first=column == 0, last=number + columns >= len(chosen))
-        figure.savefig(
-            buffer, format="png", metadata={"Software": None}
-        )  # no version: the same data set gives the same bytes
+        figure.savefig(buffer, format="png", metadata={"Software": None})  # with its version the bytes would change
     return buffer.getvalue()
 
 
-def _head(dataset: Dataset, shown: int, room: int) -> str:
-    """The title of the sheet and, from the second line on, what was done to the scans; ``room`` is in pixels."""
-    how = (
+def _how(dataset: Dataset, shown: int, room: int) -> str:
+    """What is shown and what was done to it, in lines of some pixels."""
+    return textwrap.fill(
         f"{shown:,} of {dataset.n_scans:,} scans. For the eye alone: mean trace removed, clipped at the {PERCENTILE}th "
-        f"percentile of magnitude, weak samples lifted (power {LIFT:g})."
+        f"percentile of magnitude, weak samples lifted (power {LIFT:g}).",
+        room // 7,
     )
-    return "\n".join([_clean(dataset.source, room // 11), *textwrap.wrap(how, room // 7)])
 
 
-def _write_head(figure: Figure, head: str, size: tuple[int, int]) -> None:
-    title, _, how = head.partition("\n")
+def _write_head(figure: Figure, source: str, how: str, size: tuple[int, int]) -> None:
     left, y = _LEFT / size[0], size[1] - 8
-    figure.text(left, y / size[1], title, va="top", fontsize=11, fontweight="bold")
+    title = figure.text(left, y / size[1], "", va="top", fontsize=11, fontweight="bold")
+    _fit(title, source, size[0] - _LEFT - _RIGHT)
     y -= 19
     figure.text(left, y / size[1], how, va="top", fontsize=8.5, linespacing=1.15)
     y -= _LINE * (how.count("\n") + 1) + 1
@@ -215,14 +215,22 @@ def _panel(axes: Axes, dataset: Dataset, scan: int, *, first: bool, last: bool) 
 
 
 def _name(axes: Axes, scan: str, rest: str) -> None:
-    """The title of a panel: the id, cut to the room that the rest leaves."""
+    """The title of a panel: the id, in the room that the rest leaves."""
     right = axes.set_title(rest, loc="right")
-    room = _WIDE - right.get_window_extent().width - 10
-    title = axes.set_title(_clean(scan), loc="left", fontweight="bold")
-    for longest in range(len(title.get_text()) - 1, 3, -1):
-        if title.get_window_extent().width <= room:
-            break
-        title.set_text(_clean(scan, longest))
+    _fit(axes.set_title("", loc="left", fontweight="bold"), scan, _WIDE - right.get_window_extent().width - 10)
+
+
+def _fit(place: Text, text: str, room: float) -> None:
+    """Show one line of text, cut to some pixels; what cannot be printed is shown as ``?``."""
+    line = "".join(letter if letter.isprintable() else "?" for letter in text)
+
+    def width(longest: int) -> float:
+        place.set_text(line if longest >= len(line) else line[:longest] + "...")
+        return place.get_window_extent().width
+
+    most = min(len(line), int(room / 3))  # hardly a letter is narrower than 3 pixels
+    if width(most) > room:
+        width(max(0, bisect_left(range(most), True, key=lambda longest: width(longest) > room) - 1))
 
 
 def grey(traces: NDArray[np.float32]) -> NDArray[np.uint8]:
@@ -251,9 +259,3 @@ def _starts(n: int, most: int) -> NDArray[np.intp]:
     """Where each of at most ``most`` about equal blocks of n begins."""
     blocks = min(n, most)
     return np.arange(blocks) * n // blocks
-
-
-def _clean(text: str, longest: int = LONGEST_ID) -> str:
-    """One line that can be drawn; a long one cut."""
-    line = "".join(letter if letter.isprintable() else "?" for letter in text)
-    return line if len(line) <= longest else line[: longest - 3] + "..."
