@@ -1,8 +1,10 @@
-"""Training one params: metrics, the chosen epoch, patience, NaN, repeatability, and going on from a checkpoint."""
+"""Training one params: metrics, the chosen epoch, patience, NaN, repeatability, shards, and going on from a
+checkpoint."""
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +13,20 @@ import pytest
 
 from tunelab import metrics
 from tunelab.data.dataset import Dataset
+from tunelab.data.statistics import of_part
 from tunelab.errors import ClusterError, StateError
 from tunelab.measures import cross_entropy
 from tunelab.models import normalise
-from tunelab.training import Schedule, Training, configure, digest, evaluate, pack, unpack
+from tunelab.training import (
+    SHARD_PATIENCE,
+    Schedule,
+    Training,
+    configure,
+    digest,
+    evaluate,
+    pack,
+    unpack,
+)
 
 pytestmark = pytest.mark.tf
 
@@ -163,3 +175,188 @@ def test_a_gpu_that_the_framework_does_not_see_is_refused() -> None:
         pytest.skip("this machine has a GPU")
     with pytest.raises(ClusterError, match=r"asked for 0\.5 GPU and tensorflow sees none.*--gpus-per-trial 0"):
         configure(1, 0.5)
+
+
+def passes_over(one: Training, shard: int, epoch: int, passes: int) -> tuple[list[float], list[Any]]:
+    """Average precision on the tune split after each pass over a shard, and the weights then, by the parts alone."""
+    tune, dense, weights = one.data.part("tune"), [], []
+    scans = np.flatnonzero(one.train.shards == shard)
+    for done in range(passes):
+        one._fit(scans, epoch, done)
+        dense.append(metrics.average_precision(tune.labels, one.scores(tune)))
+        weights.append(one.model.get_weights())
+    return dense, weights
+
+
+def in_shards(data: Dataset, *shards: int) -> Dataset:
+    """The same scans, the training scans dealt to these shards in turn, all others to shard 0."""
+    numbers = np.zeros(data.n_scans, np.int64)
+    train = data.part("train").positions
+    numbers[train] = np.sort(np.resize(shards, len(train)))
+    return dataclasses.replace(data, shards=numbers)
+
+
+def test_all_training_scans_are_an_epoch_of_the_pooled_protocol(small_data: Dataset) -> None:
+    one = training(in_shards(small_data, 1, 2, 4), max_epochs=2)
+    outcomes = run(one)
+    assert int(one.model.optimizer.iterations) == 2 * math.ceil(one.train.n_scans / 4)
+    assert "shard" not in outcomes[0].metrics
+
+
+def test_an_epoch_of_the_incremental_protocol_is_a_shard(small_data: Dataset) -> None:
+    """Shards without training scans are skipped; patience and what it counts are those of pooled trainings alone."""
+    data = in_shards(small_data, 1, 2, 4)
+    one = training(data, max_epochs=9, patience=1, protocol="incremental", shard_epochs=2, learning_rate=0.05)
+    outcomes = run(one)
+    assert [o.epoch for o in outcomes] == [1, 2, 3]
+    assert [o.metrics["shard"] for o in outcomes] == [2, 3, 5]
+    assert [o.metrics["shard_epochs"] for o in outcomes] == [2, 2, 2]
+    assert [o.ended for o in outcomes] == ["", "", "shards"]
+    scans = np.bincount(one.train.shards)
+    assert int(one.model.optimizer.iterations) == sum(2 * math.ceil(n / 4) for n in scans)
+    assert outcomes[-1].metrics["val_f1"] == pytest.approx(
+        metrics.count(
+            data.part("validation").labels, one.scores(data.part("validation")), outcomes[-1].metrics["threshold"]
+        ).f1,
+        nan_ok=True,
+    )
+    dense = [o.metrics["tune_average_precision"] for o in outcomes]
+    assert one.best_epoch == int(np.argmax(dense)) + 1
+    assert [o.improved for o in outcomes] == [d > max(dense[:i], default=-1) for i, d in enumerate(dense)]
+
+
+def test_an_incremental_training_has_no_more_epochs_than_it_may(small_data: Dataset) -> None:
+    data = in_shards(small_data, 0, 1, 2)
+    outcomes = run(training(data, max_epochs=2, protocol="incremental", shard_epochs=1))
+    assert [o.ended for o in outcomes] == ["", "epochs"]
+    outcomes = run(training(data, max_epochs=3, protocol="incremental", shard_epochs=1))
+    assert [o.ended for o in outcomes] == ["", "", "shards"]
+
+
+def test_the_best_pass_over_a_shard_is_kept_and_two_worse_ones_end_it(small_data: Dataset) -> None:
+    data = in_shards(small_data, 1, 2)
+    changes = {"protocol": "incremental", "shard_epochs": 12, "learning_rate": 0.1, "batch_size": 2}
+    one, by_hand = training(data, **changes), training(data, **changes)
+    cut = kept_best = 0
+    for epoch, shard in enumerate((1, 2)):
+        outcome = one.run_epoch()
+        done = int(outcome.metrics["shard_epochs"])
+        dense, weights = passes_over(by_hand, shard, epoch, done)
+        best = int(np.argmax(dense))
+        assert outcome.metrics["tune_average_precision"] == dense[best]
+        for value, expected in zip(one.model.get_weights(), weights[best], strict=True):
+            np.testing.assert_array_equal(value, expected)
+        ends = [i for i in range(len(dense)) if i - int(np.argmax(dense[: i + 1])) == SHARD_PATIENCE]
+        assert ends == ([done - 1] if done < 12 else [])
+        cut += done < 12
+        kept_best += best < done - 1
+        by_hand.model.set_weights(weights[best])
+        by_hand._evaluate()  # answering moves the seeds of dropout on
+    assert cut  # or nothing would have been shown
+    assert kept_best
+
+
+def test_incremental_going_on_from_a_checkpoint_equals_never_having_stopped(
+    small_data: Dataset, tmp_path: Path
+) -> None:
+    data = in_shards(small_data, 1, 2, 3, 5)
+
+    def begin() -> Training:
+        return training(data, max_epochs=9, protocol="incremental", shard_epochs=4, learning_rate=0.05)
+
+    whole = begin()
+    expected = run(whole)
+    begun = begin()
+    begun.run_epoch()
+    begun.run_epoch()
+    begun.save(tmp_path)
+    resumed = begin()
+    resumed.load(tmp_path)
+    rest = run(resumed)
+    assert [o.epoch for o in rest] == [3, 4]
+    assert [o.metrics for o in rest] == [o.metrics for o in expected[2:]]
+    assert rest[-1].ended == "shards"
+    assert resumed.best_epoch == whole.best_epoch
+    for one, other in zip(resumed.best_weights, whole.best_weights, strict=True):
+        np.testing.assert_array_equal(one, other)
+    for one, other in zip(resumed.model.get_weights(), whole.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_nan_loss_ends_an_incremental_training_within_its_shard(small_data: Dataset) -> None:
+    data = in_shards(small_data, 1, 2)
+    traces = data.samples.traces.copy()
+    train = data.part("train")
+    samples = dataclasses.replace(data.samples, traces=traces)
+    samples.read(int(train.positions[np.flatnonzero(train.shards == 2)[0]]))[0] = np.nan
+    data = dataclasses.replace(data, samples=samples)
+    outcomes = run(training(data, protocol="incremental", shard_epochs=3))
+    assert [o.failed for o in outcomes] == ["", "the loss is nan in epoch 2 (pass 1 over shard 3)"]
+    assert outcomes[-1].metrics["shard_epochs"] == 1
+    assert not outcomes[-1].improved
+    assert not outcomes[-1].ended
+
+
+def test_scores_stand_in_the_parts_order_whatever_the_batches(
+    small_data: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import tunelab.training
+
+    one = training(small_data)
+    part = small_data.part("train")
+    found = one.scores(part)
+    assert found.shape == (part.n_traces,)
+    assert len(set(part.lengths.tolist())) > 3
+    for scan in range(part.n_scans):
+        alone = one.model.predict_on_batch(
+            {"traces": part.read(scan)[None], "lengths": part.lengths[scan : scan + 1].astype(np.int32)}
+        )
+        start = part.starts[scan]
+        np.testing.assert_allclose(
+            found[start : start + part.lengths[scan]], np.asarray(alone)[0, :, 1], atol=1e-6, err_msg=str(scan)
+        )
+    monkeypatch.setattr(tunelab.training, "EVALUATION_SCANS", 3)
+    np.testing.assert_allclose(one.scores(part), found, atol=1e-6)
+
+
+def test_answers_of_other_lengths_do_not_trace_the_model_anew(small_data: Dataset) -> None:
+    import keras
+
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("only TensorFlow traces")
+    one = training(small_data)
+    one.scores(small_data.part("train"))
+    one.scores(small_data.part("tune"))
+    before = one.model.predict_function.experimental_get_tracing_count()
+    for split in ("validation", "test", "train"):
+        one.scores(small_data.part(split))
+    assert one.model.predict_function.experimental_get_tracing_count() == before <= 3
+
+
+def test_normalisation_takes_the_statistics_of_training_scans_alone(small_data: Dataset) -> None:
+    part = small_data.part("train")
+    traces = np.concatenate([part.read(scan) for scan in range(part.n_scans)]).astype(np.float64)
+    found = of_part(part)
+    np.testing.assert_allclose(found.mean, traces.mean(axis=0), rtol=1e-5, atol=1e-6 * traces.std())
+    np.testing.assert_allclose(found.variance, traces.var(axis=0), rtol=1e-5)
+    shifted = small_data.samples.traces.copy()
+    samples = dataclasses.replace(small_data.samples, traces=shifted)
+    for split in ("tune", "validation", "test"):
+        for position in small_data.part(split).positions:
+            samples.read(int(position))[:] = 1e6
+    other = dataclasses.replace(small_data, samples=samples)
+    first, second = (training(data, normalisation="per_sample").scores(part) for data in (small_data, other))
+    np.testing.assert_array_equal(first, second)
+    assert np.abs(first - training(small_data).scores(part)).max() > 1e-3
+
+
+def test_statistics_of_many_scans_are_merged(small_data: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tunelab.data import statistics
+
+    part = small_data.part("train")
+    whole = of_part(part)
+    monkeypatch.setattr(statistics, "_SCANS", 5)
+    assert part.n_scans % 5
+    merged = of_part(part)
+    np.testing.assert_allclose(merged.mean, whole.mean, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(merged.variance, whole.variance, rtol=1e-9)

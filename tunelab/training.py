@@ -25,19 +25,27 @@ from tunelab.checkpoint import Arrays, digest, pack, read_checkpoint, unpack, wr
 from tunelab.data.batches import Batches
 from tunelab.data.dataset import Dataset, Part
 from tunelab.data.order import Scans, reading_batches, training_batches
-from tunelab.data.statistics import combine
+from tunelab.data.statistics import of_part
 from tunelab.errors import ClusterError, StateError
 from tunelab.measures import cross_entropy, decided, judge
 from tunelab.models import build_model
-from tunelab.statistics import Statistics
 
-__all__ = ["Outcome", "Schedule", "Training", "configure", "digest", "evaluate", "pack", "unpack", "visible_gpus"]
+__all__ = [
+    "SHARD_PATIENCE",
+    "Outcome",
+    "Schedule",
+    "Training",
+    "configure",
+    "digest",
+    "evaluate",
+    "pack",
+    "unpack",
+    "visible_gpus",
+]
 
 EVALUATION_SCANS = 32
 SHARD_PATIENCE = 2
 """Passes over a shard without a better average precision on the tune split before the next shard's turn."""
-MOMENT_SCANS = 256
-"""Scans whose means and variances are held at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +124,7 @@ class Training:
         self.longest = int(data.lengths.max())
         self.train = data.part("train")
         self.shards = tuple(int(shard) for shard in np.unique(self.train.shards))
-        statistics = None if params["normalisation"] == "none" else statistics_of(self.train)
+        statistics = None if params["normalisation"] == "none" else of_part(self.train)
         self.model = build_model(params, data.n_samples, statistics)
         self.model.compile(
             optimizer=keras.optimizers.Adam(params["learning_rate"]),
@@ -295,13 +303,3 @@ def evaluate(
     except ValueError as error:
         raise StateError(f"the stored weights are not those of this model: {error}") from error
     return {split: judge(data.part(split), training.scores(data.part(split)), threshold) for split in splits}
-
-
-def statistics_of(part: Part) -> Statistics:
-    """Mean and variance of each sample over all traces of a part, from those of its scans."""
-    merged = []
-    for start in range(0, part.n_scans, MOMENT_SCANS):
-        some = slice(start, start + MOMENT_SCANS)
-        merged.append(combine(part.lengths[some], *part.samples.moments(part.positions[some])))
-    traces = np.add.reduceat(part.lengths, np.arange(0, part.n_scans, MOMENT_SCANS))
-    return combine(traces, np.stack([one.mean for one in merged]), np.stack([one.variance for one in merged]))

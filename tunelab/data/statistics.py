@@ -9,12 +9,14 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from tunelab.data.dataset import Part
 from tunelab.errors import DataError
 from tunelab.statistics import Statistics
 
-__all__ = ["Statistics", "combine", "of_traces"]
+__all__ = ["Statistics", "combine", "of_part", "of_traces"]
 
 _VALUES = 2**21  # of float64 at once: 16 MB
+_SCANS = 256  # whose means and variances are held at once
 
 
 def combine(
@@ -60,6 +62,25 @@ def combine(
         mean += apart * (count / (total + count))
         total += count
     return Statistics(mean=mean, variance=squares / total)
+
+
+def of_part(part: Part) -> Statistics:
+    """Mean and variance of each sample over all traces of a part, from those of its scans.
+
+    Args:
+        part: for normalisation that of the training scans, and no other.
+
+    Raises:
+        DataError: the part has no scan.
+    """
+    counts, found = [], []
+    for start in range(0, part.n_scans, _SCANS):
+        some = slice(start, start + _SCANS)
+        counts.append(int(part.lengths[some].sum()))
+        found.append(combine(part.lengths[some], *part.samples.moments(part.positions[some])))
+    shape = (len(found), part.samples.n_samples)
+    means, variances = [one.mean for one in found], [one.variance for one in found]
+    return combine(counts, np.reshape(means, shape), np.reshape(variances, shape))
 
 
 def of_traces(traces: NDArray[np.floating]) -> Statistics:
