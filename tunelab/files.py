@@ -44,7 +44,10 @@ def write_file(path: Path, data: bytes) -> None:
         temporary.replace(path)
         sync_folder(path.parent)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        try:
+            temporary.unlink(missing_ok=True)
+        except OSError:  # its folder is none, or its name too long: then it was never made
+            pass
         say = f"cannot be written: {error.strerror}; free space or choose another folder"
         raise StorageError(f"{path}: {say}") from error
 

@@ -134,7 +134,7 @@ def search(
 
 def facts(plan: Plan) -> Mapping[str, Any]:
     """The content of ``run.yaml``: all that is needed to repeat the run, and nothing of the environment beside it."""
-    data, validation = plan.data, plan.data.part("validation")
+    data, judged = plan.data, plan.data.judged()
     parts = {split: data.part(split) for split in SPLITS}
     return {
         "name": plan.name,
@@ -147,9 +147,9 @@ def facts(plan: Plan) -> Mapping[str, Any]:
         "resources": {"cpus": plan.cpus, "gpus": plan.gpus, "concurrent": plan.concurrent},
         "budget": {"trials": plan.trials, "seconds": plan.time_budget},
         "epochs": {"max": plan.max_epochs, "patience": plan.patience},
-        "always_positive_f1": metrics.always_positive_f1(validation.positives, validation.n_traces),
-        "positives": validation.positives,
-        "validation_traces": validation.n_traces,
+        "always_positive_f1": metrics.always_positive_f1(judged.positives, judged.n_traces),
+        "positives": judged.positives,
+        "validation_traces": judged.n_traces,
         "dimensions": plan.space.columns(),
         "space": dict(plan.space.document),
         "data": {
@@ -165,6 +165,7 @@ def facts(plan: Plan) -> Mapping[str, Any]:
             "positives": {split: part.positives for split, part in parts.items()},
             "traces_by_split": {split: part.n_traces for split, part in parts.items()},
             "splits": {split: list(part.scans) for split, part in parts.items()},
+            "folds": {k: list(data.fold(k).part("validation").scans) for k in range(data.n_folds)} or None,
         },
     }
 

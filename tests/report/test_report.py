@@ -143,7 +143,8 @@ class TestFinished:
             "python -m tunelab.search search_spaces/gpr.yaml --data field --name field-7 --trials 22 --seed 7",
             "keras 3.15.0, tensorflow 2.21.0",
             "sha256:4f1c0e5b9a7d2368",
-            "10,057 samples a trace, 11.79 ps apart; read as 512 samples",
+            "212 or 10,057 samples a trace; read with resample 512",
+            "preprocessing as recorded; 212 samples, background scan",
             "scans of one survey line are kept in one split",
             "test 80 8,000 951 11.9 %",
         ):

@@ -11,9 +11,11 @@ import pytest
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
+from tunelab.data.prepared import chain_of
 from tunelab.errors import SpaceError
 from tunelab.journal import read
 from tunelab.models import locate, starts
+from tunelab.preprocessing import Preprocessing
 from tunelab.space import Space, load_space, shipped
 from tunelab.tuning.record import Recorder
 from tunelab.tuning.searcher import SpaceSearcher
@@ -25,10 +27,10 @@ Open = Callable[[Path], Recorder]
 
 
 def searcher(
-    space: Space, folder: Path, opened: Open, n_samples: int = 160, seed: int = 0
+    space: Space, folder: Path, opened: Open, samples: dict[Preprocessing, int] | None = None, seed: int = 0
 ) -> tuple[SpaceSearcher, Recorder]:
     recorder = opened(folder)
-    return SpaceSearcher(space, starts(space), recorder, n_samples=n_samples, seed=seed), recorder
+    return SpaceSearcher(space, starts(space), recorder, samples=samples or {Preprocessing(): 160}, seed=seed), recorder
 
 
 def suggested(search: SpaceSearcher, key: str) -> dict[str, Any]:
@@ -80,7 +82,9 @@ def test_the_sampler_is_told_the_best_value_and_failures_as_such(tmp_path: Path,
 
 
 def test_fixed_configurations_end_the_search(tmp_path: Path, recorder_in: Open) -> None:
-    search, recorder = searcher(load_space(shipped("seed.yaml")), tmp_path, recorder_in, n_samples=10057)
+    search, recorder = searcher(
+        load_space(shipped("seed.yaml")), tmp_path, recorder_in, samples={Preprocessing(): 10057}
+    )
     names = []
     for i in range(16):
         trial = suggested(search, f"k{i}")["trial"]
@@ -95,7 +99,7 @@ def test_the_same_seed_proposes_the_same(tmp_path: Path, recorder_in: Open) -> N
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         (tmp_path / name).mkdir()
         search, recorder = searcher(
-            load_space(shipped("families.yaml")), tmp_path / name, recorder_in, seed=seed, n_samples=1700
+            load_space(shipped("families.yaml")), tmp_path / name, recorder_in, {Preprocessing(): 1700}, seed=seed
         )
         made = []
         for i in range(15):
@@ -116,12 +120,22 @@ def test_proposals_that_do_not_fit_the_samples_are_replaced(tmp_path: Path, reco
     )
     fixed = path.read_text()
     path.write_text(fixed.replace("[{filters: 4, kernel: 3, stride: 1}]", CONVOLUTIONS))
-    search, _ = searcher(load_space(path), tmp_path, recorder_in, n_samples=20)
+    search, _ = searcher(load_space(path), tmp_path, recorder_in, samples={Preprocessing(): 20})
     kernels = {suggested(search, f"k{i}")["params"]["convolutions"][0]["kernel"] for i in range(12)}
     assert kernels == {3}
+    short = Preprocessing(samples=20)
+    chain = "    preprocessing: {choice: [{}, {samples: 20}]}\n"
+    path.write_text(fixed.replace("[{filters: 4, kernel: 3, stride: 1}]", CONVOLUTIONS) + chain)
+    (tmp_path / "chains").mkdir()
+    search, _ = searcher(
+        load_space(path), tmp_path / "chains", recorder_in, samples={Preprocessing(): 160, short: 20}, seed=1
+    )
+    proposed = [suggested(search, f"k{i}")["params"] for i in range(40)]
+    kernels = {(chain_of(params) == short, params["convolutions"][0]["kernel"]) for params in proposed}
+    assert kernels == {(False, 3), (False, 64), (True, 3)}  # what fits depends on the chain
     path.write_text(fixed.replace("kernel: 3", "kernel: 64"))
     (tmp_path / "none").mkdir()
-    search, _ = searcher(load_space(path), tmp_path / "none", recorder_in, n_samples=20)
+    search, _ = searcher(load_space(path), tmp_path / "none", recorder_in, samples={Preprocessing(): 20})
     with pytest.raises(SpaceError, match=r"100 proposals in a row do not fit the data; the last: convolutions\.0"):
         search.suggest("k0")
 

@@ -43,7 +43,7 @@ def best_config_yaml(facts: Facts, trial: Trial) -> str:
         "family": trial.family,
         **trial.params,
         "epochs": {key: n for key, n in facts.run.epochs.model_dump().items() if n is not None},
-        "data": {"resample": facts.run.data.resample, "split_seed": facts.run.seed},
+        "data": {**facts.run.data.options, "split_seed": facts.run.seed},
         "seed": trial.seed,
         "threshold": finite(trial.measured("threshold")),
     }

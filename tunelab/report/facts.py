@@ -49,9 +49,13 @@ class DataFacts(_Section):
     fingerprint: Text = ""
     scans: int | None = None
     traces: int | None = None
-    samples: int | None = None
+    samples: list[int] = []
+    """Of a trace, after any of the chains."""
     dt: float | None = None
-    resample: int | None = None
+    options: dict[str, Any] = {}
+    """How the source was read, without defaults."""
+    chains: list[Text] = []
+    """Of preprocessing, in words."""
     positives: dict[str, int] = {}
     traces_by_split: dict[str, int] = {}
     splits: dict[str, list[str | int]] = {}

@@ -21,10 +21,12 @@ from rich.console import Console
 
 from tunelab import __version__, metrics
 from tunelab.data.dataset import Dataset
+from tunelab.data.prepared import Access
 from tunelab.errors import NoTrialSucceededError, StateError, StorageError, UsageError
 from tunelab.files import write_file
 from tunelab.journal import Journal
 from tunelab.models import starts
+from tunelab.preprocessing import Preprocessing
 from tunelab.ranking import Trial
 from tunelab.report import write_report
 from tunelab.space import Space
@@ -47,6 +49,11 @@ class Plan:
     """``s3://bucket/prefix/name``, or empty."""
     space: Space
     data: Dataset
+    """After one of the chains; its scans, labels and splits are those of all."""
+    access: Access
+    """What trials open it with."""
+    samples: Mapping[Preprocessing, int]
+    """Samples a trace after each chain that the space can propose."""
     trials: int | None
     """None: until the time is over."""
     time_budget: float | None
@@ -185,8 +192,8 @@ def _tune(plan: Plan, recorder: Recorder, gpus: float, concurrent: int | None) -
         weights=_weights(plan),
         debug=plan.debug,
     )
-    searcher = SpaceSearcher(plan.space, starts(plan.space), recorder, n_samples=plan.data.n_samples, seed=plan.seed)
-    trainable = tune.with_parameters(KerasTrainable, data=plan.data, settings=settings)
+    searcher = SpaceSearcher(plan.space, starts(plan.space), recorder, samples=plan.samples, seed=plan.seed)
+    trainable = tune.with_parameters(KerasTrainable, data=plan.access, settings=settings)
     left = None if plan.time_budget is None else max(plan.time_budget - (time.monotonic() - plan.begun), 1.0)
     path, filesystem = _ray_storage(plan)
     tuner = tune.Tuner(
@@ -254,7 +261,7 @@ def _judge(plan: Plan, recorder: Recorder, best: Trial, gpus: float) -> None:
     store = open_store(_weights(plan))
     models = [(store.get(stored.file), stored) for stored in best.stored()]
     task = ray.remote(evaluate_stored).options(num_cpus=plan.cpus, num_gpus=gpus)
-    answer = ray.get(task.remote(dict(best.params), ray.put(plan.data), models, best.pooled, plan.cpus, gpus))
+    answer = ray.get(task.remote(dict(best.params), plan.access, models, best.pooled, plan.cpus, gpus))
     recorder.other("final", trial=best.trial, epoch=chosen.epoch, **answer)
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,11 @@ import optuna
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
+from tunelab.data.prepared import chain_of
 from tunelab.domains import Choice, Domain, Float, Int
 from tunelab.errors import ModelError, SpaceError
 from tunelab.models import check_fit, locate, normalise
+from tunelab.preprocessing import Preprocessing
 from tunelab.space import Space, Start
 from tunelab.tuning.record import Recorder
 
@@ -39,7 +41,7 @@ class SpaceSearcher(Searcher):  # type: ignore[misc]
         starts: Sequence[tuple[Start, dict[str, Any]]],
         recorder: Recorder,
         *,
-        n_samples: int,
+        samples: Mapping[Preprocessing, int],
         seed: int,
     ) -> None:
         super().__init__(metric="tune_average_precision", mode="max")
@@ -51,7 +53,7 @@ class SpaceSearcher(Searcher):  # type: ignore[misc]
         self._space = space
         self._starts = list(starts)
         self._recorder = recorder
-        self._n_samples = n_samples
+        self._samples = samples
         self._seed = seed
         self._count = 0
         self._ours: dict[str, str] = {}
@@ -103,7 +105,7 @@ class SpaceSearcher(Searcher):  # type: ignore[misc]
             asked, raw = self._ask()
             params = normalise(raw, self._space.source)
             try:
-                check_fit(params, self._n_samples)
+                check_fit(params, self._samples[chain_of(params)])
             except ModelError as error:
                 self._study.tell(asked, state=TrialState.FAIL)
                 why = error

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from ray import tune
 
 from tunelab.data.dataset import Dataset
+from tunelab.data.prepared import Access, chain_of
 from tunelab.errors import StateError, TunelabError
 from tunelab.ranking import Pooled, Stored, weights_file
 from tunelab.storage import open_store
@@ -43,7 +44,7 @@ class TrialSettings:
 class KerasTrainable(tune.Trainable):  # type: ignore[misc]
     """Trains one params after another; ``config`` is what :class:`~tunelab.tuning.searcher.SpaceSearcher` suggests."""
 
-    def setup(self, config: dict[str, Any], data: Dataset, settings: TrialSettings) -> None:
+    def setup(self, config: dict[str, Any], data: Access, settings: TrialSettings) -> None:
         """Take the first trial; the model is built in the first step, where a fault can be told."""
         self._data = data
         self._settings = settings
@@ -76,8 +77,8 @@ class KerasTrainable(tune.Trainable):  # type: ignore[misc]
             self._begin().load(Path(checkpoint_dir))
 
     def _scans(self) -> Dataset:
-        """The trial's data set."""
-        return self._data
+        """The trial's data set, prepared on this node if it is not yet."""
+        return self._data.open(chain_of(self.config["params"]))
 
     def _begin(self) -> CrossFit:
         from tunelab import crossfit, training
@@ -130,7 +131,7 @@ class KerasTrainable(tune.Trainable):  # type: ignore[misc]
 
 def evaluate_stored(
     params: dict[str, Any],
-    data: Dataset,
+    data: Access,
     models: Sequence[tuple[bytes, Stored]],
     pooled: Pooled | None,
     cpus: float,
@@ -157,7 +158,8 @@ def evaluate_stored(
                 f"{stored.file}: the winner's stored weights do not match their digest in the journal; train it again"
             )
     training.configure(max(1, int(cpus)), gpus)
+    scans = data.open(chain_of(params))
     if pooled is not None:
-        return crossfit.evaluate_together(params, data, [(m.fold, raw, m.threshold) for raw, m in models], pooled)
+        return crossfit.evaluate_together(params, scans, [(m.fold, raw, m.threshold) for raw, m in models], pooled)
     ((raw, stored),) = models
-    return training.evaluate(params, data, raw, stored.threshold, ("validation", "test"))
+    return training.evaluate(params, scans, raw, stored.threshold, ("validation", "test"))
