@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
@@ -96,8 +98,6 @@ def test_bad_scans_are_listed_with_3_and_can_be_left_out(run, tmp_path):
 
 
 def test_components_of_gprmax(run, tmp_path):
-    import h5py
-
     for path in (tmp_path / "scans").rglob("*.out"):
         with h5py.File(path, "r+") as file:
             ez = file["rxs/rx1/Ez"][...]
@@ -130,7 +130,15 @@ def test_errors(run, line, code, message):
     assert (found, message in error) == (code, True), error
 
 
-def test_a_prepared_shard_can_be_read_as_the_documents_say(run, tmp_path):
-    """docs/data.md shows how to map a shard without tunelab."""
+def test_a_prepared_shard_can_be_read_as_the_documents_say(run, tmp_path, monkeypatch):
     text = (Path(__file__).resolve().parents[1] / "docs" / "data.md").read_text()
-    assert 'np.memmap("' in text
+    (line,) = [line for line in text.splitlines() if line.startswith("samples = np.memmap(")]
+    run("prepare scans --workers 1")
+    (entry,) = [path for path in (tmp_path / "cache").iterdir() if not path.name.startswith(".")]
+    monkeypatch.chdir(entry)
+    found: dict[str, np.ndarray] = {"np": np}
+    exec(line.replace("10057", "64"), found)
+    columns = json.loads((entry / "manifest.json").read_text())["scans"]
+    first = found["samples"][columns["row"][0] : columns["row"][0] + columns["traces"][0]]
+    with h5py.File(tmp_path / "scans" / columns["file"][0]) as file:
+        np.testing.assert_array_equal(first, file["rxs/rx1/Ez"][...].T)

@@ -23,7 +23,8 @@ from ray.cluster_utils import Cluster
 from rich.console import Console
 
 from tunelab import journal
-from tunelab.data.synthetic import SyntheticSettings, write_folder
+from tunelab.data.prepared import CacheOptions
+from tunelab.data.synthetic import SyntheticSettings, synthesize, write_folder
 from tunelab.errors import NoTrialSucceededError, UsageError
 from tunelab.search import search
 from tunelab.tuning import run as tuning_run
@@ -33,6 +34,8 @@ pytestmark = [
     # Ray leaves sockets and log files to the garbage collector, and warns of its own future
     pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::FutureWarning", "ignore::DeprecationWarning"),
 ]
+
+SETTINGS = SyntheticSettings(scans=24, traces=20, samples=64, shortest=0.6, seed=3)
 
 SPACE = """
 name: tiny
@@ -78,7 +81,18 @@ def build(params, n_samples):
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of scans, as a user has one."""
     made = tmp_path_factory.mktemp("data") / "scans"
-    write_folder(SyntheticSettings(scans=24, traces=20, samples=64, shortest=0.6, seed=3), made)
+    write_folder(SETTINGS, made)
+    dealt = synthesize(SETTINGS)
+    rows = [f"{scan},{split}\n" for scan, split in zip(dealt.scans, dealt.splits, strict=True)]
+    (made / "scans.csv").write_text("scan,split\n" + "".join(rows))
+    return made
+
+
+@pytest.fixture(scope="module")
+def undealt(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same without splits of their own: few enough to be dealt to folds."""
+    made = tmp_path_factory.mktemp("few") / "scans"
+    write_folder(SETTINGS, made)
     return made
 
 
@@ -162,7 +176,89 @@ def test_from_a_space_to_a_configuration_that_trains_again(folder: Path, tiny: P
 
     again = command("tunelab", "train", run / "best_config.yaml", "--data", folder, cwd=tmp_path)
     assert again.returncode == 0, again.stderr
-    assert f"validation F1 {best['val_f1']:.3f} at epoch {best['chosen_epoch']}" in again.stdout
+    # a trial that was stopped had fewer epochs than it has now
+    (line,) = [text for text in again.stdout.splitlines() if text.startswith(f"epoch {best['chosen_epoch']}: ")]
+    assert f"validation F1 {best['val_f1']:.3f} at threshold" in line
+
+
+CHAINS = """
+name: chains
+epochs: {max: 3, patience: 5}
+early_stopping: {grace: 3}
+data: {dtype: float16}
+shared:
+  batch_size: 4
+  dropout: 0.1
+  l2: 1e-4
+  preprocessing: {choice: [{}, {samples: 32, background: scan, gain: 1}]}
+  normalisation: {choice: [none, per_sample, global]}
+  protocol: {choice: [pooled, incremental]}
+  shard_epochs: 2
+families:
+  simple_rnn: {units: [6]}
+start_from:
+  - {name: raw, family: simple_rnn, units: [6], batch_size: 4, dropout: 0.1, l2: 1e-4, shard_epochs: 2}
+  - {name: shards, family: simple_rnn, units: [6], batch_size: 4, dropout: 0.1, l2: 1e-4, shard_epochs: 2,
+     protocol: incremental, normalisation: per_sample, preprocessing: {samples: 32, background: scan, gain: 1}}
+"""
+
+
+def test_preprocessing_normalisation_and_protocol_are_dimensions(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "chains.yaml").write_text(CHAINS)
+    shown = io.StringIO()
+    result = search(
+        tmp_path / "chains.yaml", data=folder, storage=tmp_path, name="c", trials=4, concurrent=2,
+        cache=CacheOptions(cache=tmp_path / "cache", workers=1), console=Console(file=shown, width=150),
+    )  # fmt: skip
+    said = shown.getvalue()
+    assert "(as recorded) + " in said
+    assert "Preprocessing: 32 samples, background scan, gain 1: 32 samples." in said
+    entries = [path for path in (tmp_path / "cache").iterdir() if not path.name.startswith(".")]
+    assert len(entries) == 2  # each chain once, for all trials and the last evaluation
+    table = {row["name"]: row for row in rows(result.folder)}
+    assert table["shards"]["status"] == table["raw"]["status"] == "finished"
+    assert (int(table["raw"]["epochs"]), int(table["shards"]["epochs"])) == (3, 3)
+    records = journal.read(result.folder / "journal.jsonl")
+    by_trial = [r["metrics"] for r in records if r["kind"] == "result" and r["trial"] == table["shards"]["trial"]]
+    shards = [metrics["shard"] for metrics in by_trial]  # F1 after every shard that holds training scans
+    assert (len(shards), shards) == (3, sorted(set(shards)))
+    facts = yaml.safe_load((result.folder / "run.yaml").read_text())
+    assert facts["data"]["samples"] == [32, 64]
+    assert facts["data"]["options"] == {"dtype": "float16"}
+    assert any("stored as float16" in note for note in facts["data"]["notes"])
+    config = yaml.safe_load((result.folder / "best_config.yaml").read_text())
+    assert config["data"] == {"dtype": "float16", "split_seed": 0}
+    again = command(
+        "tunelab", "train", result.folder / "best_config.yaml", "--data", folder, "--cache", tmp_path / "cache",
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert again.returncode == 0, again.stderr
+    best = result.report["best"]
+    # a trial that was stopped had fewer epochs than it has now
+    (line,) = [text for text in again.stdout.splitlines() if text.startswith(f"epoch {best['chosen_epoch']}: ")]
+    assert f"validation F1 {best['val_f1']:.3f} at threshold" in line
+
+
+def test_few_scans_are_cross_fitted(undealt: Path, tiny: Path, tmp_path: Path) -> None:
+    """Trials that survive the first fold train the others; pooled counts rank them, and all folds answer test."""
+    result = search(tiny, data=undealt, storage=tmp_path, name="few", trials=4, concurrent=2, console=quiet())
+    records = journal.read(result.folder / "journal.jsonl")
+    facts = yaml.safe_load((result.folder / "run.yaml").read_text())
+    folds = facts["data"]["folds"]
+    judged = sum(len(scans) for scans in folds.values())
+    assert (len(folds), judged + len(facts["data"]["splits"]["test"])) == (5, 24)
+    pooled = {r["trial"] for r in records if r["kind"] == "pooled"}
+    status = {r["trial"]: r["status"] for r in records if r["kind"] == "end"}
+    assert pooled == {trial for trial, how in status.items() if how == "finished"} != set()
+    for trial, how in status.items():
+        stored = sorted(path.name for path in (result.folder / "weights").glob(f"{trial}*.npz"))
+        assert len(stored) == (5 if trial in pooled else 1), how
+    table = rows(result.folder)
+    assert [row["trial"] in pooled for row in table] == sorted((row["trial"] in pooled for row in table), reverse=True)
+    final = next(r for r in records if r["kind"] == "final")
+    assert (final["validation"]["scans"], final["test"]["models"]) == (judged, 5)
+    assert final["validation"]["f1"] == pytest.approx(result.report["best"]["val_f1"])
+    assert f"cross-fitted over 5 folds of {judged} scans" in (result.folder / "report.html").read_text()
 
 
 def test_with_a_seed_and_one_trial_at_a_time_a_search_repeats_itself(folder: Path, tiny: Path, tmp_path: Path) -> None:
