@@ -19,7 +19,7 @@ from tunelab.data.prepare import Progress, prepare
 def main() -> None:
     """Print both sides for compressed and for plain scans."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--scans", type=int, default=100, help="how many (default: %(default)s)")
+    parser.add_argument("--scans", type=int, default=400, help="how many (default: %(default)s)")
     parser.add_argument("--traces", type=int, default=100, help="of each (default: %(default)s)")
     parser.add_argument("--samples", type=int, default=10_057, help="of each trace (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="times that each side runs (default: %(default)s)")

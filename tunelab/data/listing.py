@@ -78,13 +78,16 @@ def stamps(folder: Path) -> list[tuple[str, int, int, int]]:
         what = "is a file, not a folder of scans" if folder.exists() else "no such folder"
         raise DataError(f"{folder}: {what}; give the folder that holds labels.csv")
     found = []
-    for path in _files(folder):
-        if path.suffix.lower() in WANTED_SUFFIXES or (path.parent == folder and path.name in TABLES):
-            try:
-                stat = path.stat()
-            except FileNotFoundError:  # a dangling link; the listing names it if it matters
-                continue
-            found.append((path.relative_to(folder).as_posix(), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns))
+    for place, names in _walk(folder):  # plain strings: a path object a file takes longer than asking the disk
+        below = os.path.relpath(place, folder)
+        prefix = "" if below == "." else f"{below}/"
+        for name in names:
+            if os.path.splitext(name)[1].lower() in WANTED_SUFFIXES or (not prefix and name in TABLES):
+                try:
+                    stat = os.stat(f"{place}/{name}")
+                except FileNotFoundError:  # a dangling link; the listing names it if it matters
+                    continue
+                found.append((prefix + name, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns))
     return sorted(found)
 
 
@@ -104,7 +107,7 @@ def read_listing(folder: Path, *, components: Sequence[str], one_width: bool, wo
     notes: list[str] = []
     rows, files = _listed(folder, notes)
     tasks = [(file, tuple(components)) for file in files]
-    answers = list(workers.map(_header, tasks))
+    answers = list(workers.map(_header, tasks, short=True))
     headers = {row.scan: answer for row, answer in zip(rows, answers, strict=True) if isinstance(answer, Header)}
     reasons = {row.scan: answer for row, answer in zip(rows, answers, strict=True) if isinstance(answer, str)}
     labels = _labels(folder, {row.scan for row in rows}, headers, reasons)
@@ -150,16 +153,17 @@ def common_dt(intervals: Sequence[float | None], notes: list[str]) -> float | No
     return float(np.median(known))
 
 
-def _files(folder: Path) -> Iterator[Path]:
+def _walk(folder: Path) -> Iterator[tuple[str, list[str]]]:
+    """The folder and all below it that are not hidden, each with the names of its files."""
     for place, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        yield from (Path(place, name) for name in names)
+        yield place, names
 
 
 def _listed(folder: Path, notes: list[str]) -> tuple[list[ScanRow], list[Path]]:
     """The scans by id and the file of each."""
     found: dict[str, list[Path]] = {}
-    for path in _files(folder):
+    for path in (Path(place, name) for place, names in _walk(folder) for name in names):
         if path.suffix.lower() in SUFFIXES:
             found.setdefault(scan_id(path), []).append(path)
     table = folder / "scans.csv"

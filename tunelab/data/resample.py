@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.interpolate import make_interp_spline
-from scipy.signal import butter, sosfiltfilt
 
 from tunelab.errors import UsageError
 from tunelab.preprocessing import MOST_SAMPLES
@@ -52,6 +50,10 @@ def read_rows(rows: NDArray[np.float64], at: NDArray[np.float64], step: float) -
     Returns:
         Shape (trace, sample).
     """
+    # imported here: a process that reads scans as they are starts in a third of the time without
+    from scipy.interpolate import make_interp_spline
+    from scipy.signal import butter, sosfiltfilt
+
     old = rows.shape[1]
     if step > 1:
         sos = butter(12, _KEPT / step, output="sos")

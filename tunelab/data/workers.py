@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait
@@ -17,9 +17,12 @@ from tunelab.errors import DataError
 T = TypeVar("T")
 R = TypeVar("R")
 
+MANY = 1000
+"""Short tasks from which the processes of a pool are used: below it they would be done before those have started."""
+
 
 class Workers:
-    """A pool that starts with its first task; with one worker the caller's own process does the work.
+    """A pool whose processes start at once and are ready by the time they are needed; with one worker, no pool.
 
     Args:
         count: processes.
@@ -30,32 +33,34 @@ class Workers:
         self._pool: ProcessPoolExecutor | None = None
 
     def __enter__(self) -> Workers:
+        if self.count > 1:
+            # spawned ones hold nothing of a parent that may run threads
+            self._pool = ProcessPoolExecutor(
+                self.count, mp_context=multiprocessing.get_context("spawn"), initializer=_end_with_parent
+            )
+            self._pool.submit(os.getpid)  # the first task starts them
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def map(self, function: Callable[[T], R], tasks: Iterable[T]) -> Iterator[R]:
+    def map(self, function: Callable[[T], R], tasks: Sequence[T], *, short: bool = False) -> Iterator[R]:
         """The function of every task, in order, as they become known.
 
         Args:
             function: of a module, not a closure.
             tasks: picklable.
+            short: a task takes milliseconds; only many of them are worth a process.
 
         Raises:
             DataError: a process was lost, as for want of memory.
         """
-        if self.count == 1:
+        if self._pool is None or (short and len(tasks) < MANY):
             yield from map(function, tasks)
             return
-        if self._pool is None:
-            # spawned ones hold nothing of a parent that may run threads
-            self._pool = ProcessPoolExecutor(
-                self.count, mp_context=multiprocessing.get_context("spawn"), initializer=_end_with_parent
-            )
         try:
-            yield from self._pool.map(function, tasks)
+            yield from self._pool.map(function, tasks, chunksize=MANY // 20 if short else 1)
         except BrokenProcessPool as error:
             raise DataError(
                 "a process that read scans was lost, perhaps for want of memory; run the command again with "
