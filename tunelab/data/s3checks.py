@@ -88,22 +88,30 @@ class PartsCheck:
         self._done: list[bytes] = []
         self._hash = hashlib.md5(usedforsecurity=False)
         self._left = sizes[0]
+        self._too_much = False
+        self._end_parts()
 
     def update(self, data: bytes) -> None:
         """See :class:`Check`."""
         while data:
+            if len(self._done) == len(self._sizes):
+                self._too_much = True
+                return
             piece, data = data[: self._left], data[self._left :]
             self._hash.update(piece)
             self._left -= len(piece)
-            if self._left == 0:
-                self._done.append(self._hash.digest())
-                self._hash = hashlib.md5(usedforsecurity=False)
-                self._left = self._sizes[len(self._done)] if len(self._done) < len(self._sizes) else -1
+            self._end_parts()
+
+    def _end_parts(self) -> None:
+        while self._left == 0 and len(self._done) < len(self._sizes):  # one of no bytes ends where it begins
+            self._done.append(self._hash.digest())
+            self._hash = hashlib.md5(usedforsecurity=False)
+            self._left = self._sizes[len(self._done)] if len(self._done) < len(self._sizes) else 0
 
     def holds(self) -> bool:
         """See :class:`Check`."""
         whole = hashlib.md5(b"".join(self._done), usedforsecurity=False).hexdigest()
-        return f"{whole}-{len(self._done)}" == self._etag
+        return not self._too_much and f"{whole}-{len(self._done)}" == self._etag
 
 
 _WHOLE: dict[str, Callable[[bytes], Check]] = {
