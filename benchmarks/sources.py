@@ -42,7 +42,9 @@ def noise_folder(folder: Path, scans: int, traces: int, samples: int, *, compres
             file.attrs["dt"] = 4.7e-12
             file.create_dataset("rxs/rx1/Ez", data=values, compression="gzip" if compressed else None)
         path.with_suffix(".tmp").rename(path)
-    (folder / "labels.csv").write_text("\n".join(rows) + "\n")
+    labels, text = folder / "labels.csv", "\n".join(rows) + "\n"
+    if not labels.exists() or labels.read_text() != text:  # another time of change is another source
+        labels.write_text(text)
 
 
 def request(folder: Path, cache: Path, workers: int) -> Request:

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -23,12 +24,14 @@ from tunelab.data.listing import LeftOut, Listed, Listing, read_listing, stamps
 from tunelab.data.manifest import read_manifest
 from tunelab.data.preprocess import outcome
 from tunelab.data.resample import check_samples, resampled_dt
-from tunelab.data.s3source import RemoteFile, download, list_files
 from tunelab.data.shards import STORED
 from tunelab.data.workers import Workers
 from tunelab.errors import DataError, StorageError
 from tunelab.preprocessing import Preprocessing
 from tunelab.space import DataOptions
+
+if TYPE_CHECKING:
+    from tunelab.data.s3source import RemoteFile
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +78,7 @@ def prepare(request: Request, progress: Progress) -> Mapping[Preprocessing, Path
     check_components(tuple(request.options.components))
     if request.options.resample is not None:
         check_samples(request.options.resample)
-    remote = list_files(request.source, (*WANTED_SUFFIXES, ".csv")) if is_remote(request.source) else None
+    remote = _listed(request.source) if is_remote(request.source) else None
     stamp = _stamp(request, remote)
     places = {
         chain: request.cache / entry_name(request.source, stamp, request.options, chain) for chain in request.chains
@@ -97,6 +100,12 @@ def prepare(request: Request, progress: Progress) -> Mapping[Preprocessing, Path
 def is_remote(source: str) -> bool:
     """Whether a source is in a bucket."""
     return source.lower().startswith("s3:")
+
+
+def _listed(source: str) -> Sequence[RemoteFile]:
+    from tunelab.data.s3source import list_files  # boto3 is not in every reader's memory
+
+    return list_files(source, (*WANTED_SUFFIXES, ".csv"))
 
 
 def _missing(places: Mapping[Preprocessing, Path]) -> dict[Preprocessing, Path]:
@@ -173,6 +182,8 @@ def _prepare(
 
 
 def _download(request: Request, remote: Sequence[RemoteFile], folder: Path, progress: Progress) -> None:
+    from tunelab.data.s3source import download
+
     size, done = sum(file.size for file in remote), 0
 
     def step(count: int) -> None:

@@ -21,7 +21,6 @@ from tunelab.data.manifest import LABELS, Manifest, check_digest, read_manifest
 from tunelab.data.prepare import Progress, Request, is_remote, prepare
 from tunelab.data.preprocess import apply, outcome
 from tunelab.data.shards import open_samples
-from tunelab.data.synthetic import embedded
 from tunelab.data.workers import default_workers
 from tunelab.errors import DataError, UsageError
 from tunelab.preprocessing import Preprocessing
@@ -78,6 +77,8 @@ def access_to(
     if options != DataOptions():
         odd = ", ".join(f"{key}: {value}" for key, value in options.model_dump(exclude_defaults=True).items())
         raise UsageError(f"data: {odd}: the embedded data set is as it is; give --data PATH")
+    from tunelab.data.synthetic import embedded  # not in every reader's memory
+
     return Generated(dataset=embedded())
 
 
