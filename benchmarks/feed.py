@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 from sources import alternate, noise_folder, request, scratch, show
 
-from tunelab.data.dataset import Dataset, InMemory
+from tunelab.data.dataset import Dataset
 from tunelab.data.prepare import Progress
 from tunelab.data.prepared import AS_RECORDED, Prepared
+from tunelab.data.samples import InMemory
 from tunelab.models import normalise
 from tunelab.training import Schedule, Training, configure
 

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tunelab.data.dataset import Moments, Part
+from tunelab.data.dataset import Part
 from tunelab.data.order import padded_lengths, training_batches
+from tunelab.data.samples import Moments
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

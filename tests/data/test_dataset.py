@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunelab.data.dataset import SHARD_BYTES, SHARDS, Dataset, deal_shards, make_dataset, moments_of
+from tunelab.data.dataset import SHARD_BYTES, SHARDS, Dataset, deal_shards, make_dataset
+from tunelab.data.samples import moments_of
 from tunelab.errors import UsageError
 
 TRACES = np.arange(36, dtype=np.float32).reshape(12, 3)

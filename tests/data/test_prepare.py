@@ -17,10 +17,11 @@ import pytest
 
 from tunelab.data import prepared as prepared_module
 from tunelab.data import shards as shards_module
-from tunelab.data.dataset import Dataset, moments_of
+from tunelab.data.dataset import Dataset
 from tunelab.data.prepare import Progress, prepare
 from tunelab.data.prepared import AS_RECORDED, CacheOptions, Prepared, prepared_from, preprocessed
 from tunelab.data.preprocess import apply
+from tunelab.data.samples import moments_of
 from tunelab.data.synthetic import SyntheticSettings, synthesize, write_folder
 from tunelab.errors import DataError, StateError, StorageError, UsageError
 from tunelab.preprocessing import Preprocessing

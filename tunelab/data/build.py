@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from tunelab.data.dataset import digest_of, moments_of, silent_traces
 from tunelab.data.formats import read_traces
 from tunelab.data.manifest import FileFacts, LeftOutFacts, moments_name, shard_name
 from tunelab.data.preprocess import apply
 from tunelab.data.resample import resample_traces, resampled_dt
+from tunelab.data.samples import digest_of, moments_of, silent_traces
 from tunelab.data.shards import STORED, DType
 from tunelab.errors import DataError, StorageError
 from tunelab.files import write_file

@@ -15,11 +15,12 @@ from typing import Any, Protocol
 import numpy as np
 
 from tunelab.data.cache import default_cache, mark_used
-from tunelab.data.dataset import Dataset, make_dataset, read_only
+from tunelab.data.dataset import Dataset, make_dataset
 from tunelab.data.deal import deal
 from tunelab.data.manifest import LABELS, Manifest, check_digest, read_manifest
 from tunelab.data.prepare import Progress, Request, is_remote, prepare
 from tunelab.data.preprocess import apply, outcome
+from tunelab.data.samples import read_only
 from tunelab.data.shards import open_samples
 from tunelab.data.workers import default_workers
 from tunelab.errors import DataError, UsageError

@@ -13,8 +13,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from tunelab.data.dataset import Moments, gathered, read_only
 from tunelab.data.manifest import Manifest, check_digest, moments_name, shard_name
+from tunelab.data.samples import Moments, gathered, read_only
 
 DType = Literal["float32", "float16"]
 STORED: dict[DType, np.dtype[Any]] = {"float32": np.dtype("<f4"), "float16": np.dtype("<f2")}
@@ -26,7 +26,7 @@ _verified: dict[tuple[str, str], NDArray[Any]] = {}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sharded:
-    """Samples in shards; a :class:`~tunelab.data.dataset.Samples`."""
+    """Samples in shards; a :class:`~tunelab.data.samples.Samples`."""
 
     folder: Path
     dtype: DType
@@ -47,11 +47,11 @@ class Sharded:
 
     @property
     def n_samples(self) -> int:
-        """See :class:`~tunelab.data.dataset.Samples`."""
+        """See :class:`~tunelab.data.samples.Samples`."""
         return self.width
 
     def read(self, scan: int) -> NDArray[np.float32]:
-        """See :class:`~tunelab.data.dataset.Samples`; a view of the shard in float32, a new array in float16.
+        """See :class:`~tunelab.data.samples.Samples`; a view of the shard in float32, a new array in float16.
 
         Raises:
             StateError: the shard is not the one that was written.
@@ -64,7 +64,7 @@ class Sharded:
         return widened
 
     def moments(self, scans: NDArray[np.intp]) -> Moments:
-        """See :class:`~tunelab.data.dataset.Samples`; read from disk, not computed."""
+        """See :class:`~tunelab.data.samples.Samples`; read from disk, not computed."""
         found = [
             self._map(moments_name(int(self.shards[scan])), _MOMENTS).reshape(-1, 2, self.width)[self.ranks[scan]]
             for scan in scans
