@@ -491,8 +491,9 @@ TRAINING = {
         "gain": 0.0,
     },
     "normalisation": "none",
-    "protocol": "pooled",
-    "shard_epochs": 5,
+    "protocol": "incremental",
+    "shard_epochs": 30,
+    "shard_patience": 10,
 }
 
 

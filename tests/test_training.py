@@ -18,7 +18,6 @@ from tunelab.errors import ClusterError, StateError
 from tunelab.measures import cross_entropy
 from tunelab.models import normalise
 from tunelab.training import (
-    SHARD_PATIENCE,
     Schedule,
     Training,
     configure,
@@ -235,7 +234,13 @@ def test_an_incremental_training_has_no_more_epochs_than_it_may(small_data: Data
 
 def test_the_best_pass_over_a_shard_is_kept_and_two_worse_ones_end_it(small_data: Dataset) -> None:
     data = in_shards(small_data, 1, 2)
-    changes = {"protocol": "incremental", "shard_epochs": 12, "learning_rate": 0.1, "batch_size": 2}
+    changes = {
+        "protocol": "incremental",
+        "shard_epochs": 12,
+        "shard_patience": 3,
+        "learning_rate": 0.1,
+        "batch_size": 2,
+    }
     one, by_hand = training(data, **changes), training(data, **changes)
     cut = kept_best = 0
     for epoch, shard in enumerate((1, 2)):
@@ -246,7 +251,7 @@ def test_the_best_pass_over_a_shard_is_kept_and_two_worse_ones_end_it(small_data
         assert outcome.metrics["tune_average_precision"] == dense[best]
         for value, expected in zip(one.model.get_weights(), weights[best], strict=True):
             np.testing.assert_array_equal(value, expected)
-        ends = [i for i in range(len(dense)) if i - int(np.argmax(dense[: i + 1])) == SHARD_PATIENCE]
+        ends = [i for i in range(len(dense)) if i - int(np.argmax(dense[: i + 1])) == changes["shard_patience"]]
         assert ends == ([done - 1] if done < 12 else [])
         cut += done < 12
         kept_best += best < done - 1

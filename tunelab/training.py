@@ -31,7 +31,6 @@ from tunelab.measures import cross_entropy, decided, judge
 from tunelab.models import build_model
 
 __all__ = [
-    "SHARD_PATIENCE",
     "Outcome",
     "Schedule",
     "Training",
@@ -44,8 +43,6 @@ __all__ = [
 ]
 
 EVALUATION_SCANS = 32
-SHARD_PATIENCE = 2
-"""Passes over a shard without a better average precision on the tune split before the next shard's turn."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,7 +210,7 @@ class Training:
         tune = self.data.part("tune")
         kept: Arrays = ()
         best, best_dense, kept_loss, done = 0, -math.inf, math.nan, 0
-        while done < self.params["shard_epochs"] and done - best < SHARD_PATIENCE:
+        while done < self.params["shard_epochs"] and done - best < self.params["shard_patience"]:
             loss = self._fit(scans, self.epoch, done)
             done += 1
             if not math.isfinite(loss):

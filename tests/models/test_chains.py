@@ -29,9 +29,15 @@ def rnn(preprocessing: str) -> str:
     return f"families:\n  simple_rnn: {{units: [8], dropout: 0.1, l2: 0.01, preprocessing: {preprocessing}}}\n"
 
 
-@pytest.mark.parametrize("name", ["families.yaml", "quick.yaml", "seed.yaml"])
+@pytest.mark.parametrize("name", ["quick.yaml", "seed.yaml"])
 def test_spaces_without_preprocessing_come_to_the_scans_as_recorded(name):
     assert chains(load_space(shipped(name))) == [AS_RECORDED]
+
+
+def test_the_space_of_all_families_offers_the_scans_as_recorded_and_their_background_removed():
+    removed = Preprocessing(background="scan")
+    offered = [AS_RECORDED, removed, Preprocessing(background="scan", gain=1.5)]
+    assert chains(load_space(shipped("families.yaml"))) == offered
 
 
 def test_whole_mappings_in_one_choice(tmp_path):

@@ -47,6 +47,7 @@ def test_params_in_full_hold_every_default_and_stay_as_they_are(family):
         "normalisation": "none",
         "protocol": "pooled",
         "shard_epochs": 5,
+        "shard_patience": 2,
     }
     assert {key: full[key] for key in defaults} == defaults
     assert set(full) == set(FAMILIES[family].params.model_fields)

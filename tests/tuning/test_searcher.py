@@ -14,7 +14,7 @@ from ray.tune.search import Searcher
 from tunelab.data.prepared import chain_of
 from tunelab.errors import SpaceError
 from tunelab.journal import read
-from tunelab.models import locate, starts
+from tunelab.models import chains, locate, starts
 from tunelab.preprocessing import Preprocessing
 from tunelab.space import Space, load_space, shipped
 from tunelab.tuning.record import Recorder
@@ -95,12 +95,11 @@ def test_fixed_configurations_end_the_search(tmp_path: Path, recorder_in: Open) 
 
 
 def test_the_same_seed_proposes_the_same(tmp_path: Path, recorder_in: Open) -> None:
+    space = load_space(shipped("families.yaml"))
     proposals = []
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         (tmp_path / name).mkdir()
-        search, recorder = searcher(
-            load_space(shipped("families.yaml")), tmp_path / name, recorder_in, {Preprocessing(): 1700}, seed=seed
-        )
+        search, recorder = searcher(space, tmp_path / name, recorder_in, dict.fromkeys(chains(space), 1700), seed=seed)
         made = []
         for i in range(15):
             made.append(suggested(search, f"k{i}"))

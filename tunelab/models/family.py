@@ -48,7 +48,9 @@ class Params(Section):
     protocol: Literal["pooled", "incremental"] = "pooled"
     """Whether an epoch goes over all training scans, or training stays on one shard before it goes to the next."""
     shard_epochs: Size = 5
-    """Epochs on each shard before the next; only where ``protocol`` is ``incremental``."""
+    """Epochs on each shard before the next, at most; only where ``protocol`` is ``incremental``."""
+    shard_patience: Size = 2
+    """Epochs on a shard without a better average precision on the tune split before the next shard; likewise."""
 
 
 def _always_fits(params: Params, n_samples: int) -> None:
