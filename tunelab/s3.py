@@ -1,8 +1,8 @@
 """A prefix of an S3 bucket: asked with words instead of error codes, and as a store.
 
 boto3 with its own sources for credentials (environment, profile, instance role), region and endpoint
-(``AWS_ENDPOINT_URL``): nothing here takes a key, so nothing here can leak one. Scans are read in parallel ranges by
-``tunelab.data.s3source``, which asks through :class:`S3Prefix` as :class:`S3Store` does.
+(``AWS_ENDPOINT_URL``): nothing here takes a key, so nothing here can leak one. ``tunelab.data.s3source`` brings scans
+by way of :class:`S3Prefix`, as :class:`S3Store` does with results.
 """
 
 from __future__ import annotations
@@ -17,12 +17,20 @@ import boto3
 from botocore import exceptions as aws
 from botocore.config import Config
 from botocore.parsers import ResponseParserError
+from s3transfer.exceptions import RetriesExceededError, S3DownloadFailedError, S3ValidationError
 
-from tunelab.errors import StorageError, UsageError
+from tunelab.errors import DataError, StorageError, UsageError
 from tunelab.files import check_key, check_prefix, fault_of_key
 
-FAILURES = (aws.BotoCoreError, aws.ClientError, ResponseParserError)
-"""What boto3 raises when a request fails; :meth:`S3Prefix.explained` says it in words."""
+FAILURES = (
+    aws.BotoCoreError,
+    aws.ClientError,
+    ResponseParserError,
+    RetriesExceededError,
+    S3DownloadFailedError,
+    S3ValidationError,
+)
+"""What boto3 and s3transfer raise when a request fails; :meth:`S3Prefix.explained` says it in words."""
 
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _NO_CREDENTIALS = (
@@ -36,21 +44,6 @@ _NO_CREDENTIALS = (
 _EXPIRED = {"ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"}
 _DENIED = {"AccessDenied", "403", "Forbidden", "InvalidAccessKeyId", "SignatureDoesNotMatch", "AllAccessDisabled"}
 _ELSEWHERE = {"PermanentRedirect", "301", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"}
-_BUSY = {
-    "SlowDown",
-    "RequestTimeout",
-    "RequestTimeoutException",
-    "Throttling",
-    "ThrottlingException",
-    "TooManyRequests",
-}
-_BROKEN = (
-    aws.HTTPClientError,
-    aws.ConnectionError,
-    aws.ResponseStreamingError,
-    aws.IncompleteReadError,
-    ResponseParserError,
-)
 
 
 class S3Prefix:
@@ -133,16 +126,12 @@ class S3Prefix:
             StorageError: what went wrong, in words.
             UsageError: the endpoint is no URL.
         """
-        try:
-            return self.send(verb, key=key, **fields)
-        except FAILURES as error:
-            raise self.explained(error, key) from error
-
-    def send(self, verb: str, *, key: str = "", **fields: Any) -> Any:
-        """As :meth:`ask`, but boto3's own exceptions (:data:`FAILURES`) come through, for who tries again."""
         if key:
             fields["Key"] = key
-        return getattr(self.client, verb)(Bucket=self.bucket, **fields)
+        try:
+            return getattr(self.client, verb)(Bucket=self.bucket, **fields)
+        except FAILURES as error:
+            raise self.explained(error, key) from error
 
     def objects(self, prefix: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
         """Every object below: its key, relative to the prefix, and what boto3 tells of it; keys are not checked.
@@ -160,7 +149,7 @@ class S3Prefix:
                 return
             more = {"ContinuationToken": page["NextContinuationToken"]}
 
-    def explained(self, error: Exception, key: str) -> StorageError:
+    def explained(self, error: Exception, key: str) -> DataError | StorageError:
         """What boto3 raised, as an error that names the object and the remedy.
 
         Args:
@@ -170,12 +159,16 @@ class S3Prefix:
         where = f"s3://{self.bucket}/{key}".rstrip("/")
         storage = self._use == "storage"
         answer = error.response if isinstance(error, aws.ClientError) else {}
-        code = code_of(error)
+        code = str(answer.get("Error", {}).get("Code", ""))
         if isinstance(error, _NO_CREDENTIALS):
             say = "no credentials; set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or use a role"
         elif code == "NoSuchBucket":
             create = f"correct --storage, or create it: aws s3 mb s3://{self.bucket}"
             say = f"no such bucket; {create if storage else 'correct its name'}"
+        elif not storage and (code in {"PreconditionFailed", "412"} or isinstance(error, S3DownloadFailedError)):
+            return DataError(f"{where}: was replaced since it was listed; start again, once nothing writes there")
+        elif not storage and code in {"NoSuchKey", "404"}:
+            return DataError(f"{where}: was removed since it was listed; start again, once nothing writes there")
         elif code in {"NoSuchKey", "404"}:
             say = f"no such object; look with: aws s3 ls {self.url}/"
         elif code in _EXPIRED:
@@ -192,6 +185,9 @@ class S3Prefix:
         elif code:
             times = answer.get("ResponseMetadata", {}).get("RetryAttempts", 0) + 1
             say = f"the server answered {code} ({times} attempts); try again later"
+        elif isinstance(error, RetriesExceededError | S3ValidationError):
+            sent = f"{self._attempts} attempts, {type(getattr(error, 'last_exception', error)).__name__}"
+            say = f"did not arrive whole ({sent}); check the network and AWS_ENDPOINT_URL, and try again later"
         elif isinstance(error, aws.HTTPClientError | aws.ConnectionError):
             sent = f"{self._attempts} attempts, {type(error).__name__}"
             say = f"{self._server()} cannot be reached ({sent}); check the network and AWS_ENDPOINT_URL"
@@ -204,19 +200,6 @@ class S3Prefix:
         # Host and port only, for the same reason.
         parts = urlsplit(self.client.meta.endpoint_url)
         return f"{parts.hostname}:{parts.port}" if parts.port else str(parts.hostname)
-
-
-def code_of(error: Exception) -> str:
-    """S3's word for what went wrong, or the HTTP status where an answer has no body; empty without an answer."""
-    return str(error.response.get("Error", {}).get("Code", "")) if isinstance(error, aws.ClientError) else ""
-
-
-def passes(error: Exception) -> bool:
-    """Whether a request that failed so may succeed when it is sent again: a busy server, a broken connection."""
-    if isinstance(error, aws.ClientError):
-        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-        return status >= 500 or status in {408, 429} or code_of(error) in _BUSY
-    return isinstance(error, _BROKEN)
 
 
 class S3Store:
