@@ -11,11 +11,11 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from sources import alternate, noise_folder, request, scratch, show
+from sources import access, alternate, noise_folder, scratch, show
 
 from tunelab.data.dataset import Dataset
 from tunelab.data.prepare import Progress
-from tunelab.data.prepared import AS_RECORDED, Prepared
+from tunelab.data.prepared import AS_RECORDED
 from tunelab.data.samples import InMemory
 from tunelab.models import normalise
 from tunelab.training import Schedule, Training, configure
@@ -43,7 +43,7 @@ def main() -> None:
     configure(args.threads, 0)
     folder = scratch() / f"scans-{args.scans}x100x{args.samples}"
     noise_folder(folder, args.scans, 100, args.samples)
-    mapped = Prepared(request=request(folder, scratch() / "cache-feed", 1)).open_all(Progress())[AS_RECORDED]
+    mapped = access(folder, scratch() / "cache-feed").open_all(Progress())[AS_RECORDED]
     for family, params in MODELS.items():
         full = normalise({"family": family, **params, "batch_size": 8})
         schedule = Schedule(max_epochs=1_000, patience=1_000, seed=0)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 
-from sources import alternate, noise_folder, request, scratch, show
+from sources import access, alternate, noise_folder, scratch, show
 
 from tunelab.data import prepared
 from tunelab.data.prepare import Progress
@@ -27,12 +27,12 @@ def main() -> None:
     for name, (scans, traces, samples) in sizes.items():
         folder = scratch() / f"scans-{scans}x{traces}x{samples}"
         noise_folder(folder, scans, traces, samples)
-        access = Prepared(request=request(folder, scratch() / "cache-opening", 1))
-        access.open_all(Progress())
+        made = access(folder, scratch() / "cache-opening")
+        made.open_all(Progress())
 
-        def opened(access: Prepared = access) -> None:
+        def opened(made: Prepared = made) -> None:
             prepared._opened.clear()
-            access.open(AS_RECORDED)
+            made.open(AS_RECORDED)
 
         sides[f"{name}: {scans} x {traces} x {samples:,}"] = opened
     show(alternate(sides, args.rounds))

@@ -11,9 +11,9 @@ import argparse
 import shutil
 
 import numpy as np
-from sources import alternate, noise_folder, request, scratch, show
+from sources import access, alternate, noise_folder, scratch, show
 
-from tunelab.data.prepare import Progress, prepare
+from tunelab.data.prepare import Progress
 
 
 def main() -> None:
@@ -33,7 +33,7 @@ def main() -> None:
 
         def side(workers: int, folder=folder, cache=cache) -> None:
             shutil.rmtree(cache, ignore_errors=True)
-            prepare(request(folder, cache, workers), Progress())
+            access(folder, cache, workers).open_all(Progress())
 
         size = args.scans * args.traces * args.samples * np.dtype(np.float32).itemsize
         print(f"{'compressed' if compressed else 'plain'} scans, {size / 1e9:.2f} GB of samples")

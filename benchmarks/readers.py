@@ -13,7 +13,7 @@ import subprocess
 import sys
 
 import numpy as np
-from sources import memory, noise_folder, request, scratch
+from sources import access, memory, noise_folder, scratch
 
 from tunelab.data.dataset import Dataset
 from tunelab.data.prepare import Progress
@@ -46,8 +46,7 @@ def main() -> None:
     parser.add_argument("--reader", choices=("mapped", "own"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.reader:
-        access = prepared_noise(args.scans)
-        read(access.open(AS_RECORDED), own=args.reader == "own")
+        read(prepared_noise(args.scans).open(AS_RECORDED), own=args.reader == "own")
         return
     buffer = BATCH * TRACES * SAMPLES * 4
     print(f"batch buffer of a reader: {buffer / 1e6:.0f} MB")
@@ -72,7 +71,7 @@ def prepared_noise(scans: int) -> Prepared:
     """Access to so many scans of noise."""
     folder = scratch() / f"scans-{scans}x{TRACES}x{SAMPLES}"
     noise_folder(folder, scans, TRACES, SAMPLES)
-    return Prepared(request=request(folder, scratch() / "cache-readers", 1))
+    return access(folder, scratch() / "cache-readers")
 
 
 def together(kind: str, count: int, scans: int) -> list[tuple[int, int]]:

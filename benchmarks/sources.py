@@ -11,8 +11,7 @@ from statistics import median
 import h5py
 import numpy as np
 
-from tunelab.data.prepare import Request
-from tunelab.data.prepared import AS_RECORDED, CacheOptions, prepared_from
+from tunelab.data.prepared import AS_RECORDED, CacheOptions, Prepared, prepared_from
 from tunelab.space import DataOptions
 
 
@@ -47,10 +46,10 @@ def noise_folder(folder: Path, scans: int, traces: int, samples: int, *, compres
         labels.write_text(text)
 
 
-def request(folder: Path, cache: Path, workers: int) -> Request:
-    """The preparation of a folder as it was recorded."""
+def access(folder: Path, cache: Path, workers: int = 1) -> Prepared:
+    """A folder as it was recorded, by way of a cache."""
     place = CacheOptions(cache=cache, workers=workers)
-    return prepared_from(folder, options=DataOptions(), chains=(AS_RECORDED,), seed=0, cache=place).request
+    return prepared_from(folder, options=DataOptions(), chains=(AS_RECORDED,), seed=0, cache=place)
 
 
 def alternate(sides: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:

@@ -195,7 +195,7 @@ def _train(args: argparse.Namespace) -> int:
         cache=data_commands.cache_options(args),
     )
     with shown(progress_console()) as progress:
-        data = access.open_all(progress, (chain,))[chain]
+        data = access.open_all(progress)[chain]
     from tunelab.training import Schedule, Training, configure
 
     configure(os.cpu_count() or 1, 0)

@@ -96,7 +96,7 @@ def search(
         cache=cache or CacheOptions(),
     )
     with shown(console) as progress:
-        datasets = access.open_all(progress, tuple(chains(found)))
+        datasets = access.open_all(progress)
     scans = next(iter(datasets.values()))
     wanted = trials if trials is not None else None if time_budget is not None else found.trials or DEFAULT_TRIALS
     if not found.families:
@@ -107,7 +107,7 @@ def search(
         remote=remote,
         space=found,
         data=scans,
-        access=access.known(scans),
+        access=access.known(),
         samples={chain: dataset.n_samples for chain, dataset in datasets.items()},
         trials=wanted,
         time_budget=time_budget,

@@ -121,9 +121,34 @@ def test_a_second_opening_reads_nothing_and_a_pickle_is_small(at, folder, monkey
     again = access.open(AS_RECORDED)
     assert again is not first
     assert not shards_module._verified  # no shard was touched
-    raw = pickle.dumps(access.known(first))
+    raw = pickle.dumps(access.known())
     assert len(raw) < 3_000
     assert pickle.loads(raw).open(AS_RECORDED).fingerprint == first.fingerprint
+
+
+def test_a_trial_takes_the_driver_s_entry_although_the_source_has_changed_or_gone(at, folder, monkeypatch):
+    access = at((AS_RECORDED, CHAIN))
+    before = access.open_all(Progress())
+    trial = pickle.loads(pickle.dumps(access.known()))
+    edit_file(folder)
+    monkeypatch.setattr(prepared_module, "_opened", {})
+    assert trial.open(CHAIN).fingerprint == before[CHAIN].fingerprint
+    folder.rename(folder.parent / "gone")
+    assert trial.open(AS_RECORDED).fingerprint == before[AS_RECORDED].fingerprint
+    (folder.parent / "gone").rename(folder)
+    # on a node without that entry only the same scans will do
+    elsewhere = dataclasses.replace(trial, cache=CacheOptions(cache=folder.parent / "node", workers=1))
+    with pytest.raises(DataError, match="are not those of the driver"):
+        elsewhere.open(AS_RECORDED)
+    edit_file(folder)
+    assert elsewhere.open(AS_RECORDED).fingerprint == before[AS_RECORDED].fingerprint
+
+
+def test_what_is_left_open_is_decided_on_the_node(at, monkeypatch, tmp_path):
+    access = dataclasses.replace(at(), cache=CacheOptions())
+    monkeypatch.setenv("TUNELAB_CACHE", str(tmp_path / "of-this-node"))
+    assert access.request().cache == tmp_path / "of-this-node"
+    assert access.request().workers == len(os.sched_getaffinity(0))
 
 
 def test_float16_says_what_it_changed(at, memory):
@@ -245,7 +270,7 @@ print(done[0])
 def test_killed_at_any_write_nothing_half_written_is_seen_and_the_next_goes_on(folder, at, monkeypatch):
     """Each child kills itself at a later write than the one before; together they finish the work."""
     expected = {
-        p.name: sums(p) for p in prepare(at((AS_RECORDED, CHAIN), cache="expected").request, Progress()).values()
+        p.name: sums(p) for p in prepare(at((AS_RECORDED, CHAIN), cache="expected").request(), Progress()).values()
     }
     cache = folder.parent / "cache"
     kills = shards = 0

@@ -80,12 +80,10 @@ def prepare(request: Request, progress: Progress) -> Mapping[Preprocessing, Path
         check_samples(request.options.resample)
     remote = _listed(request.source) if is_remote(request.source) else None
     stamp = _stamp(request, remote)
-    places = {
-        chain: request.cache / entry_name(request.source, stamp, request.options, chain) for chain in request.chains
-    }
+    places = {chain: place_of(request, stamp, chain) for chain in request.chains}
     if _missing(places):
         make_cache(request.cache)
-        work = entry_name(request.source, stamp, request.options, Preprocessing())
+        work = place_of(request, stamp, Preprocessing()).name
         with alone(
             request.cache, work, lambda: progress.say("Another process prepares these scans; waiting for it ...")
         ):
@@ -95,6 +93,11 @@ def prepare(request: Request, progress: Progress) -> Mapping[Preprocessing, Path
         left_out = read_manifest(path).left_out
         _refuse(request, [LeftOut(scan=one.scan, reason=one.reason) for one in left_out])
     return places
+
+
+def place_of(request: Request, stamp: str, chain: Preprocessing) -> Path:
+    """Where the entry of a chain is, or would be, for a source in the state that a stamp tells."""
+    return request.cache / entry_name(request.source, stamp, request.options, chain)
 
 
 def is_remote(source: str) -> bool:

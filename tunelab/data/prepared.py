@@ -18,7 +18,7 @@ from tunelab.data.cache import default_cache, mark_used
 from tunelab.data.dataset import Dataset, make_dataset
 from tunelab.data.deal import deal
 from tunelab.data.manifest import LABELS, Manifest, check_digest, read_manifest
-from tunelab.data.prepare import Progress, Request, is_remote, prepare
+from tunelab.data.prepare import Progress, Request, is_remote, place_of, prepare
 from tunelab.data.preprocess import apply, outcome
 from tunelab.data.samples import read_only
 from tunelab.data.shards import open_samples
@@ -80,7 +80,7 @@ def access_to(
         raise UsageError(f"data: {odd}: the embedded data set is as it is; give --data PATH")
     from tunelab.data.synthetic import embedded  # not in every reader's memory
 
-    return Generated(dataset=embedded())
+    return Generated(dataset=embedded(), chains=tuple(dict.fromkeys(chains)))
 
 
 def prepared_from(
@@ -108,17 +108,13 @@ def prepared_from(
         if value is not None and value < least:
             raise UsageError(f"{option}: {value} is less than {least}")
     place = str(source)
-    request = Request(
+    return Prepared(
         source=place if is_remote(place) else str(Path(place).expanduser().absolute()),
-        cache=Path(cache.cache).expanduser().absolute() if cache.cache is not None else default_cache(),
         options=options,
-        chains=tuple(chains),
-        max_bad=cache.max_bad,
-        workers=cache.workers or default_workers(),
-        limit=cache.limit,
+        chains=tuple(dict.fromkeys(chains)),
         seed=seed,
+        cache=cache,
     )
-    return Prepared(request=request)
 
 
 # what this process has opened already
@@ -129,42 +125,76 @@ _opened: dict[tuple[str, int], Dataset] = {}
 class Prepared:
     """A folder or prefix of scans, by way of the cache."""
 
-    request: Request
+    source: str
+    """A folder, or ``s3://bucket/prefix``."""
+    options: DataOptions
+    chains: tuple[Preprocessing, ...]
+    """All that the search may choose; where one is missing on a node, all missing ones are made in one reading."""
+    seed: int
+    cache: CacheOptions
+    stamp: str = ""
+    """Of the driver's source: an entry of it is taken without another look at the source, which may have changed."""
     fingerprint: str = ""
     """That every node must find; empty: not known yet."""
 
+    def request(self) -> Request:
+        """What is to be prepared here; what was left open is filled in with what this node has."""
+        cache = self.cache.cache
+        return Request(
+            source=self.source,
+            cache=Path(cache).expanduser().absolute() if cache is not None else default_cache(),
+            options=self.options,
+            chains=self.chains,
+            max_bad=self.cache.max_bad,
+            workers=self.cache.workers or default_workers(),
+            limit=self.cache.limit,
+            seed=self.seed,
+        )
+
     def open(self, chain: Preprocessing) -> Dataset:
         """See :class:`Access`."""
-        return self.open_all(Progress(), (chain,))[chain]
+        request = self.request()
+        path = place_of(request, self.stamp, chain)
+        if not (self.stamp and path.is_dir()):
+            path = prepare(request, Progress())[chain]
+        return self._checked(open_prepared(path, self.seed))
 
-    def open_all(self, progress: Progress, chains: tuple[Preprocessing, ...] = ()) -> Mapping[Preprocessing, Dataset]:
-        """The data sets after some chains; all of the request's are prepared where one is missing.
+    def open_all(self, progress: Progress) -> Mapping[Preprocessing, Dataset]:
+        """The data set after each of the chains.
 
         Args:
             progress: whom to tell.
-            chains: None named: all of the request's.
 
         Raises:
-            DataError: as of :func:`~tunelab.data.prepare.prepare`, or the scans found here are not the driver's.
+            DataError: as of :func:`~tunelab.data.prepare.prepare`, or a chain could not be computed for every scan.
         """
-        wanted = chains or self.request.chains
-        request = self.request
-        if not set(wanted) <= set(request.chains):
-            request = replace(request, chains=tuple(wanted))
-        places = prepare(request, progress)
-        opened = {chain: open_prepared(places[chain], request.seed) for chain in wanted}
-        for dataset in opened.values():
-            if self.fingerprint not in ("", dataset.fingerprint):
-                raise DataError(
-                    f"{request.source}: the scans on this node ({os.uname().nodename}) are not those of the driver: "
-                    f"fingerprint {dataset.fingerprint[:12]}, not {self.fingerprint[:12]}; copy the same files to "
-                    "every node, or put them into a bucket"
-                )
+        places = prepare(self.request(), progress)
+        opened = {chain: open_prepared(path, self.seed) for chain, path in places.items()}
+        if len({dataset.fingerprint for dataset in opened.values()}) > 1:
+            counts = "; ".join(f"{chain.describe()}: {dataset.n_scans}" for chain, dataset in opened.items())
+            raise DataError(
+                f"{self.source}: some scans were left out after one chain and not after another ({counts}), so trials "
+                "could not be compared; correct or remove what tunelab data check names"
+            )
         return opened
 
-    def known(self, dataset: Dataset) -> Prepared:
-        """The same, for other nodes: they must find the scans of this data set."""
-        return replace(self, fingerprint=dataset.fingerprint)
+    def known(self) -> Prepared:
+        """The same for trials, once it was opened here: this entry, or on other nodes the same scans.
+
+        Raises:
+            StateError: the entry is damaged.
+        """
+        path = prepare(self.request(), Progress())[self.chains[0]]
+        return replace(self, stamp=read_manifest(path).stamp, fingerprint=open_prepared(path, self.seed).fingerprint)
+
+    def _checked(self, dataset: Dataset) -> Dataset:
+        if self.fingerprint not in ("", dataset.fingerprint):
+            raise DataError(
+                f"{self.source}: the scans on this node ({os.uname().nodename}) are not those of the driver: "
+                f"fingerprint {dataset.fingerprint[:12]}, not {self.fingerprint[:12]}; copy the same files to every "
+                "node, or put them into a bucket"
+            )
+        return dataset
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,6 +202,7 @@ class Generated:
     """A data set in memory, small enough to travel."""
 
     dataset: Dataset
+    chains: tuple[Preprocessing, ...]
     _done: dict[Preprocessing, Dataset] = field(default_factory=dict)
 
     def open(self, chain: Preprocessing) -> Dataset:
@@ -180,21 +211,21 @@ class Generated:
             self._done[chain] = self.dataset if chain.is_identity else preprocessed(self.dataset, chain)
         return self._done[chain]
 
-    def open_all(self, progress: Progress, chains: tuple[Preprocessing, ...] = ()) -> Mapping[Preprocessing, Dataset]:
+    def open_all(self, progress: Progress) -> Mapping[Preprocessing, Dataset]:
         """See :meth:`Prepared.open_all`; there is nothing to tell."""
-        return {chain: self.open(chain) for chain in chains}
+        return {chain: self.open(chain) for chain in self.chains}
 
-    def known(self, dataset: Dataset) -> Generated:
+    def known(self) -> Generated:
         """See :meth:`Prepared.known`; it travels as it is."""
         return self
 
-    def __reduce__(self) -> tuple[object, tuple[Dataset]]:
+    def __reduce__(self) -> tuple[object, tuple[Dataset, tuple[Preprocessing, ...]]]:
         """Without what was done here."""
-        return _generated, (self.dataset,)
+        return _generated, (self.dataset, self.chains)
 
 
-def _generated(dataset: Dataset) -> Generated:
-    return Generated(dataset=dataset)
+def _generated(dataset: Dataset, chains: tuple[Preprocessing, ...]) -> Generated:
+    return Generated(dataset=dataset, chains=chains)
 
 
 def preprocessed(dataset: Dataset, chain: Preprocessing) -> Dataset:
