@@ -14,8 +14,8 @@ import numpy as np
 from sources import access, alternate, noise_folder, scratch, show
 
 from tunelab.data.dataset import Dataset
-from tunelab.data.prepare import Progress
 from tunelab.data.prepared import AS_RECORDED
+from tunelab.data.request import Progress
 from tunelab.data.samples import InMemory
 from tunelab.models import normalise
 from tunelab.training import Schedule, Training, configure

@@ -11,8 +11,8 @@ import argparse
 from sources import access, alternate, noise_folder, scratch, show
 
 from tunelab.data import prepared
-from tunelab.data.prepare import Progress
 from tunelab.data.prepared import AS_RECORDED, Prepared
+from tunelab.data.request import Progress
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ import shutil
 import numpy as np
 from sources import access, alternate, noise_folder, scratch, show
 
-from tunelab.data.prepare import Progress
+from tunelab.data.request import Progress
 
 
 def main() -> None:

@@ -16,8 +16,8 @@ import numpy as np
 from sources import access, memory, noise_folder, scratch
 
 from tunelab.data.dataset import Dataset
-from tunelab.data.prepare import Progress
 from tunelab.data.prepared import AS_RECORDED, Prepared
+from tunelab.data.request import Progress
 
 BATCH, TRACES, SAMPLES = 8, 100, 10_057
 

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from tunelab.data.cache import size_text
-from tunelab.data.prepare import Progress as Told
+from tunelab.data.request import Progress as Told
 
 LINE_SECONDS = 30.0
 """Between two lines where there is no terminal."""

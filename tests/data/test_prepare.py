@@ -18,9 +18,11 @@ import pytest
 from tunelab.data import prepared as prepared_module
 from tunelab.data import shards as shards_module
 from tunelab.data.dataset import Dataset
-from tunelab.data.prepare import Progress, prepare
-from tunelab.data.prepared import AS_RECORDED, CacheOptions, Prepared, prepared_from, preprocessed
+from tunelab.data.generated import preprocessed
+from tunelab.data.prepare import prepare
+from tunelab.data.prepared import AS_RECORDED, CacheOptions, Prepared, prepared_from
 from tunelab.data.preprocess import apply
+from tunelab.data.request import Progress
 from tunelab.data.samples import moments_of
 from tunelab.data.synthetic import SyntheticSettings, synthesize, write_folder
 from tunelab.errors import DataError, StateError, StorageError, UsageError
@@ -242,7 +244,7 @@ def test_moments_are_those_of_what_is_stored_after_the_chain(at):
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from tunelab.data.prepare import Progress
+from tunelab.data.request import Progress
 from tunelab.data.prepared import AS_RECORDED, CacheOptions, prepared_from
 from tunelab.preprocessing import Preprocessing
 from tunelab.space import DataOptions
@@ -297,7 +299,7 @@ CONCURRENT = """
 import sys
 from pathlib import Path
 from tunelab.data import build
-from tunelab.data.prepare import Progress
+from tunelab.data.request import Progress
 from tunelab.data.prepared import AS_RECORDED, CacheOptions, prepared_from
 from tunelab.space import DataOptions
 

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from tunelab.data.cache import default_cache, mark_used
-from tunelab.data.dataset import Dataset, make_dataset
+from tunelab.data.dataset import Dataset
 from tunelab.data.deal import deal
+from tunelab.data.generated import Generated
 from tunelab.data.manifest import LABELS, Manifest, check_digest, read_manifest
-from tunelab.data.prepare import Progress, Request, is_remote, place_of, prepare
-from tunelab.data.preprocess import apply, outcome
+from tunelab.data.prepare import prepare
+from tunelab.data.request import Progress, Request, is_remote, place_of
 from tunelab.data.samples import read_only
 from tunelab.data.shards import open_samples
 from tunelab.data.workers import default_workers
@@ -195,56 +196,6 @@ class Prepared:
                 "node, or put them into a bucket"
             )
         return dataset
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Generated:
-    """A data set in memory, small enough to travel."""
-
-    dataset: Dataset
-    chains: tuple[Preprocessing, ...]
-    _done: dict[Preprocessing, Dataset] = field(default_factory=dict)
-
-    def open(self, chain: Preprocessing) -> Dataset:
-        """See :class:`Access`."""
-        if chain not in self._done:
-            self._done[chain] = self.dataset if chain.is_identity else preprocessed(self.dataset, chain)
-        return self._done[chain]
-
-    def open_all(self, progress: Progress) -> Mapping[Preprocessing, Dataset]:
-        """See :meth:`Prepared.open_all`; there is nothing to tell."""
-        return {chain: self.open(chain) for chain in self.chains}
-
-    def known(self) -> Generated:
-        """See :meth:`Prepared.known`; it travels as it is."""
-        return self
-
-    def __reduce__(self) -> tuple[object, tuple[Dataset, tuple[Preprocessing, ...]]]:
-        """Without what was done here."""
-        return _generated, (self.dataset, self.chains)
-
-
-def _generated(dataset: Dataset, chains: tuple[Preprocessing, ...]) -> Generated:
-    return Generated(dataset=dataset, chains=chains)
-
-
-def preprocessed(dataset: Dataset, chain: Preprocessing) -> Dataset:
-    """A data set in memory after a chain; digests stay those of the scans as recorded.
-
-    Raises:
-        DataError: the chain does not fit the recordings.
-    """
-    _, dt = outcome(dataset.n_samples, dataset.dt, chain)
-    ends = np.cumsum(dataset.lengths)
-    parts = zip(dataset.scans, ends - dataset.lengths, ends, strict=True)
-    made = make_dataset(
-        scans={scan: apply(dataset.samples.read(i), dataset.dt, chain) for i, scan in enumerate(dataset.scans)},
-        labels={scan: dataset.labels[start:end] for scan, start, end in parts},
-        splits=dict(zip(dataset.scans, dataset.splits, strict=True)),
-        dt=dt,
-        source=dataset.source,
-    )
-    return replace(dataset, samples=made.samples, dt=dt)
 
 
 def open_prepared(path: Path, seed: int) -> Dataset:
