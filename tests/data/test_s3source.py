@@ -48,11 +48,10 @@ def content(size: int, seed: int = 0) -> bytes:
 class Bucket:
     """A fresh bucket, filled without the proxy."""
 
-    def __init__(self, port: int, name: str) -> None:
+    def __init__(self, client: Any, name: str) -> None:
         self.name = name
         self.url = f"s3://{name}/survey"
-        config = Config(request_checksum_calculation="when_required")  # as servers and old clients put objects
-        self.client = boto3.session.Session().client("s3", endpoint_url=f"http://127.0.0.1:{port}", config=config)
+        self.client = client
         self.client.create_bucket(Bucket=name)
 
     def put(self, key: str, data: bytes, **fields: Any) -> None:
@@ -72,9 +71,22 @@ class Bucket:
         self.client.complete_multipart_upload(**upload, MultipartUpload={"Parts": done})
 
 
+@pytest.fixture(scope="module")
+def client(s3_port: int) -> Any:
+    """As old programs put objects: without checksums."""
+    return boto3.session.Session().client(
+        "s3",
+        endpoint_url=f"http://127.0.0.1:{s3_port}",
+        region_name="us-east-1",
+        aws_access_key_id="id",
+        aws_secret_access_key="secret",
+        config=Config(request_checksum_calculation="when_required"),
+    )
+
+
 @pytest.fixture
-def bucket(fault_proxy: Any, s3_port: int, request: pytest.FixtureRequest) -> Bucket:
-    return Bucket(s3_port, f"scans-{hashlib.sha256(request.node.name.encode()).hexdigest()[:20]}")
+def bucket(fault_proxy: Any, client: Any, request: pytest.FixtureRequest) -> Bucket:
+    return Bucket(client, f"scans-{hashlib.sha256(request.node.name.encode()).hexdigest()[:20]}")
 
 
 @pytest.fixture
@@ -453,8 +465,8 @@ class TestResume:
         log = tmp_path / "scans" / STATE / "finished.jsonl"
         whole = log.read_bytes()
         assert whole.count(b"\n") == 2
-        flipped = [bytes([*whole[:n], whole[n] ^ 1, *whole[n + 1 :]]) for n in range(0, len(whole), 29)]
-        for damaged in [whole[:n] for n in range(0, len(whole), 29)] + flipped:
+        flipped = [bytes([*whole[:n], whole[n] ^ 1, *whole[n + 1 :]]) for n in range(0, len(whole), 61)]
+        for damaged in [whole[:n] for n in range(0, len(whole), 61)] + flipped:
             log.write_bytes(damaged)
             assert fetch() == files
             assert log.read_bytes().count(b"\n") == 2
