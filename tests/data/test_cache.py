@@ -92,6 +92,15 @@ def test_prune_by_name_age_size_and_all(filled, tmp_path):
     assert not [path for path in cache.iterdir() if path.name.startswith(".removed")]
 
 
+def test_what_a_killed_removal_left_goes_with_the_next(filled):
+    left = filled / ".removed-scans-123-4"
+    left.mkdir()
+    (left / "00000.samples").write_bytes(bytes(100))
+    prune(filled, older_than=10**9)
+    assert not left.exists()
+    assert len(entries(filled)) == 3
+
+
 def test_a_name_that_means_none_or_several(filled):
     with pytest.raises(UsageError, match="'scans' means 3 entries of the cache; tunelab data list shows their names"):
         prune(filled, names=["scans"])

@@ -18,7 +18,7 @@ import pytest
 from tunelab.data import prepared as prepared_module
 from tunelab.data import shards as shards_module
 from tunelab.data.dataset import Dataset
-from tunelab.data.generated import preprocessed
+from tunelab.data.generated import Generated, preprocessed
 from tunelab.data.prepare import prepare
 from tunelab.data.prepared import AS_RECORDED, CacheOptions, Prepared, prepared_from
 from tunelab.data.preprocess import apply
@@ -394,6 +394,35 @@ def test_a_cut_file_is_noticed_at_opening(at, folder, monkeypatch):
         with pytest.raises(StateError, match=r"tunelab data prune"):
             access.open(AS_RECORDED)
         path.write_bytes(raw)
+
+
+def test_an_entry_of_another_version_is_told_as_such(at, folder):
+    access = at()
+    access.open(AS_RECORDED)
+    (entry,) = visible(folder.parent / "cache")
+    raw = (entry / "manifest.json").read_bytes().replace(b'"format":1', b'"format":2', 1)
+    (entry / "manifest.json").write_bytes(raw)
+    (entry / "manifest.sha256").write_text(f"{hashlib.sha256(raw).hexdigest()}  manifest.json\n")
+    prepared_module._opened.clear()
+    with pytest.raises(StateError, match=r"manifest.json: format: Input should be 1; .*tunelab data prune"):
+        access.open(AS_RECORDED)
+
+
+def test_the_manifest_s_sum_is_one_that_sha256sum_checks(at, folder):
+    at().open(AS_RECORDED)
+    (entry,) = visible(folder.parent / "cache")
+    subprocess.run(["sha256sum", "--check", "--strict", "manifest.sha256"], cwd=entry, check=True, capture_output=True)
+
+
+def test_generated_scans_are_opened_by_chain_too_and_travel_without_what_was_done(memory):
+    access = Generated(dataset=memory, chains=(AS_RECORDED, CHAIN))
+    raw, done = access.open_all(Progress()).values()
+    assert raw is memory
+    assert access.open(CHAIN) is done
+    assert (done.n_samples, done.fingerprint, done.folds, done.splits) == (32, raw.fingerprint, raw.folds, raw.splits)
+    packed = pickle.dumps(access.known())
+    assert len(packed) < raw.n_traces * 96 * 4 + 20_000
+    np.testing.assert_array_equal(pickle.loads(packed).open(CHAIN).samples.read(5), done.samples.read(5))
 
 
 def test_a_shard_that_changed_is_noticed_at_its_first_use_only(at, folder):

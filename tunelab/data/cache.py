@@ -173,6 +173,8 @@ def prune(
         DataError: a named entry is in use.
         StorageError: an entry cannot be removed.
     """
+    for path in cache.glob(f"{_REMOVED}-*"):  # of a removal that was killed
+        shutil.rmtree(path, ignore_errors=True)
     there = entries(cache)
     chosen = [_named(name, there) for name in names]
     for entry in chosen:
