@@ -18,7 +18,7 @@ from typing import Any, Literal
 from tunelab.metrics import Counts
 
 Status = Literal["running", "finished", "stopped", "failed", "interrupted"]
-"""finished: all epochs or its own patience; stopped: by the scheduler; interrupted: by the user or the budget."""
+"""finished: all epochs or shards, or its own patience; stopped: by the scheduler; interrupted: by user or budget."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

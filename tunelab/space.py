@@ -34,7 +34,8 @@ class Epochs(_Section):
     max: int = Field(default=30, ge=1)
     """Epochs of a trial that nothing stops."""
     patience: int = Field(default=10, ge=1)
-    """Epochs without a better average precision on the tune split before a trial ends itself."""
+    """Epochs without a better average precision on the tune split before a trial ends itself. A trial whose
+    ``protocol`` is ``incremental`` ends with its last shard instead; each shard is one of its epochs."""
 
 
 class EarlyStopping(_Section):

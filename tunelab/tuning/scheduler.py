@@ -1,8 +1,8 @@
 """Which trials go on: Ray's asynchronous successive halving on a dense metric, every result recorded first.
 
 Validation F1 is zero for most models most of the time, so halving on it stops nothing; average precision on the tune
-split moves long before. NaN is worse than every value. A trial that trained all its epochs, ran out of patience or
-failed says so in its result, and is ended here too: all results take one way.
+split moves long before. NaN is worse than every value. A trial that trained all its epochs or shards, ran out of
+patience or failed says so in its result, and is ended here too: all results take one way.
 
 Where the data set has folds, trials are compared on the first one alone, so that a poor one costs one fold. Results of
 later folds are recorded and nothing else.
