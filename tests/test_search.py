@@ -213,8 +213,7 @@ def test_preprocessing_normalisation_and_protocol_are_dimensions(folder: Path, t
     said = shown.getvalue()
     assert "(as recorded) + " in said
     assert "Preprocessing: 32 samples, background scan, gain 1: 32 samples." in said
-    entries = [path for path in (tmp_path / "cache").iterdir() if not path.name.startswith(".")]
-    assert len(entries) == 2  # each chain once, for all trials and the last evaluation
+    assert len(prepared(tmp_path / "cache")) == 2  # each chain once, for all trials and the last evaluation
     table = {row["name"]: row for row in rows(result.folder)}
     assert table["shards"]["status"] == table["raw"]["status"] == "finished"
     assert (int(table["raw"]["epochs"]), int(table["shards"]["epochs"])) == (3, 3)
@@ -359,9 +358,11 @@ def test_a_signal_ends_a_search_in_good_order(
 
 
 @pytest.fixture
-def two_nodes() -> Iterator[Cluster]:
+def two_nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+    """A head, whose cache the driver shares, and another node with a cache of its own."""
+    monkeypatch.setenv("TUNELAB_CACHE", str(tmp_path / "cache-of-head"))
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "num_gpus": 1, "include_dashboard": False})
-    cluster.add_node(num_cpus=1)
+    cluster.add_node(num_cpus=1, env_vars={"TUNELAB_CACHE": str(tmp_path / "cache-of-node")})
     yield cluster
     ray.shutdown()
     cluster.shutdown()
@@ -376,6 +377,16 @@ def test_on_a_running_cluster_trials_go_to_both_nodes(folder: Path, own: Path, t
     assert result.report["trials"] == 6
     assert result.report["failed"] == 0
     assert len(list((own / "nodes").iterdir())) == 2
+    head, node = (prepared(own / name) for name in ("cache-of-head", "cache-of-node"))
+    assert [path.name for path in head] == [path.name for path in node]  # prepared once on each
+    assert len(head) == 1
+    labels = [(path / "labels").read_bytes() for path in (*head, *node)]
+    assert labels[0] == labels[1]
+
+
+def prepared(cache: Path) -> list[Path]:
+    """The entries of a cache."""
+    return sorted(path for path in cache.iterdir() if not path.name.startswith("."))
 
 
 def test_a_gpu_that_the_framework_does_not_see_fails_the_trial_at_once(
@@ -406,7 +417,7 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 
 @pytest.mark.parametrize("clustered", [False, True])
-def test_with_s3_storage_all_of_it_also_lands_there(
+def test_with_scans_and_storage_on_s3_all_of_it_also_lands_there(
     folder: Path, tiny: Path, tmp_path: Path, bucket: Any, clustered: bool, monkeypatch: pytest.MonkeyPatch,
     request: pytest.FixtureRequest,
 ) -> None:  # fmt: skip
@@ -414,10 +425,14 @@ def test_with_s3_storage_all_of_it_also_lands_there(
     monkeypatch.setattr(tuning_run, "SYNC_SECONDS", 1.0)
     address = request.getfixturevalue("two_nodes").address if clustered else None
     name = "clustered" if clustered else "alone"  # the server keeps its buckets as long as this process lives
+    for path in (path for path in folder.rglob("*") if path.is_file()):
+        bucket.upload_file(str(path), "radar-runs", f"scans-{name}/{path.relative_to(folder)}")
     result = search(
-        tiny, data=folder, storage="s3://radar-runs/lab", name=name, trials=2, gpus_per_trial=0, address=address,
-        console=quiet(),
+        tiny, data=f"s3://radar-runs/scans-{name}", storage="s3://radar-runs/lab", name=name, trials=2,
+        gpus_per_trial=0, address=address, console=quiet(),
     )  # fmt: skip
+    facts = yaml.safe_load((result.folder / "run.yaml").read_text())
+    assert (facts["data"]["source"], facts["data"]["scans"]) == (f"s3://radar-runs/scans-{name}", 24)
     listed = bucket.list_objects_v2(Bucket="radar-runs", Prefix=f"lab/{name}/")["Contents"]
     keys = {item["Key"].removeprefix(f"lab/{name}/") for item in listed}
     assert {"run.yaml", "journal.jsonl", "leaderboard.csv", "best_config.yaml", "report.json", "report.html"} <= keys
