@@ -28,9 +28,10 @@ for _name in [n for n in os.environ if n.startswith(("AWS_", "RAY_ADDRESS", "KER
 _CACHE = tempfile.TemporaryDirectory(prefix="tunelab-tests-")
 os.environ["TUNELAB_CACHE"] = _CACHE.name
 
-# a busy machine is no fault of the code
-settings.register_profile("shared machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("shared machine")
+# a busy machine is no fault of the code, and a run repeats itself; --hypothesis-profile=explore draws anew each time
+settings.register_profile("explore", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("repeat", settings.get_profile("explore"), derandomize=True)
+settings.load_profile("repeat")
 
 ROOT = Path(__file__).resolve().parents[1]
 

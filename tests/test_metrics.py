@@ -126,6 +126,7 @@ def highest_f1(labels, scores) -> float:
 @example((np.array([1, 0]), np.array([1e308, 9e307])))
 @example((np.array([1, 0]), np.array([math.inf, 0.0])))
 @example((np.array([1, 0]), np.array([0.0, -math.inf])))
+@example((np.array([0, 1]), np.array([-math.inf, math.inf])))
 def test_the_decision_at_the_best_threshold_has_the_highest_f1_there_is(data):
     labels, scores = data
     threshold = best_threshold(labels, scores)

@@ -101,7 +101,8 @@ def best_threshold(labels: ArrayLike, scores: ArrayLike) -> float:
     best = int(np.argmax(f1))
     if best + 1 == values.size:
         return float(values[best])
-    halfway = values[best] / 2 + values[best + 1] / 2
+    with np.errstate(invalid="ignore"):  # nothing lies halfway between -inf and inf
+        halfway = values[best] / 2 + values[best + 1] / 2
     return float(halfway if values[best + 1] < halfway <= values[best] else values[best])
 
 
