@@ -696,9 +696,11 @@ class TestFolder:
         bucket.put("b.out", content(20 * PART, 1))
         kept = 'cp "$1/a.out" "$1/../kept"; ls -A "$1/.tunelab-download" > "$1/../state"; exit $code'
         mounted = f'mount -t tmpfs -o size=128k none "$1" && "$2" -c "$3" "$4" "$1" 60; code=$?; {kept}'
+        one_by_one = TestResume.SCRIPT.replace("connections=2", "connections=1")  # a.out is finished before b.out
+        assert one_by_one != TestResume.SCRIPT
         command = ["unshare", "--mount", "--map-root-user", "sh", "-c", mounted, "sh"]
         ran = subprocess.run(
-            [*command, str(folder), sys.executable, TestResume.SCRIPT, bucket.url],
+            [*command, str(folder), sys.executable, one_by_one, bucket.url],
             capture_output=True, text=True, check=False, timeout=60,
         )  # fmt: skip
         if "StorageError" not in ran.stderr:
