@@ -26,7 +26,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from tunelab.data.dataset import SPLITS, Dataset
-from tunelab.errors import StorageError, UsageError
+from tunelab.errors import UsageError
 from tunelab.files import write_file
 
 MOST = 24
@@ -88,11 +88,7 @@ def draw(dataset: Dataset, path: Path, most: int = MOST) -> None:
         raise ValueError(f"most: {most} is not from 1 to {MOST}")
     if path.suffix.lower() != ".png":
         raise UsageError(f"{str(path)!r}: a contact sheet is a PNG; give a name that ends with .png")
-    png = _png(dataset, choose(dataset, most))
-    try:
-        write_file(path, png)
-    except OSError as error:
-        raise StorageError(f"{path}: cannot be written: {error.strerror}; choose another folder") from error
+    write_file(path, _png(dataset, choose(dataset, most)))
 
 
 def choose(dataset: Dataset, most: int) -> list[int]:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tunelab.data.dataset import SPLITS
-from tunelab.data.formats import SUFFIXES, WANTED_SUFFIXES, Header, companions, read_header, scan_id
+from tunelab.data.formats import SUFFIXES, WANTED_SUFFIXES, Header, read_header, scan_id
 from tunelab.data.tables import ScanRow, check_id, first_five, read_labels, read_scans
 from tunelab.data.workers import Workers
 from tunelab.errors import DataError
@@ -202,9 +202,6 @@ def _header(task: tuple[Path, tuple[str, ...]]) -> Header | str:
     """A file's header, or why it cannot be read."""
     file, components = task
     try:
-        absent = [path for path in companions(file) if not path.is_file()]
-        if absent:
-            raise DataError(f"{file}: {absent[0].name} is missing; put it beside the file")
         return read_header(file, components)
     except DataError as error:
         return str(error)

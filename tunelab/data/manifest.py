@@ -96,11 +96,6 @@ class Manifest(_Section):
     notes: list[str]
     files: dict[str, FileFacts]
 
-    @property
-    def bytes(self) -> int:
-        """Of all files that it names."""
-        return sum(file.bytes for file in self.files.values())
-
 
 def shard_name(shard: int) -> str:
     """The file of a shard's samples, (trace, sample), little-endian, nothing before or between them."""

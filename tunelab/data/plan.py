@@ -23,7 +23,8 @@ def shards_of(scans: Sequence[Listed]) -> np.ndarray:
     """The shard of each scan: as ``scans.csv`` says, by name, else by size."""
     if scans[0].shard is not None:
         names = sorted({scan.shard for scan in scans}, key=lambda name: (len(str(name)), str(name)))
-        return np.array([names.index(scan.shard) for scan in scans], dtype=np.int64)
+        number = {name: i for i, name in enumerate(names)}
+        return np.array([number[scan.shard] for scan in scans], dtype=np.int64)
     return deal_shards(np.array([scan.n_traces * scan.n_samples * 4 for scan in scans], dtype=np.int64))
 
 
