@@ -186,6 +186,8 @@ def _train(args: argparse.Namespace) -> int:
     configuration = load_configuration(Path(args.config))
     if args.output and not args.output.endswith(".keras"):
         raise UsageError(f"--output: {args.output}: write a file name that ends with .keras")
+    if args.max_epochs is not None and args.max_epochs < 1:
+        raise UsageError(f"--max-epochs: {args.max_epochs} is less than one")
     chain = chain_of(configuration.params)
     access = access_to(
         args.data,
@@ -199,8 +201,6 @@ def _train(args: argparse.Namespace) -> int:
     from tunelab.training import Schedule, Training, configure
 
     configure(os.cpu_count() or 1, 0)
-    if args.max_epochs is not None and args.max_epochs < 1:
-        raise UsageError(f"--max-epochs: {args.max_epochs} is less than one")
     max_epochs = args.max_epochs or configuration.max_epochs
     schedule = Schedule(max_epochs=max_epochs, patience=configuration.patience, seed=configuration.seed)
     training = Training(configuration.params, data, schedule)
