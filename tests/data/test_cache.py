@@ -109,6 +109,15 @@ def test_a_name_that_means_none_or_several(filled):
     assert len(entries(filled)) == 3
 
 
+def test_a_name_removes_what_is_finished_and_what_is_not(filled):
+    first, *_ = entries(filled)
+    for hidden in (".building", ".downloads"):
+        (filled / hidden / first.name).mkdir()
+        (filled / hidden / first.name / "00000.samples").write_bytes(bytes(10))
+    assert sorted(entry.state for entry in prune(filled, names=[first.name])) == ["ready", "unfinished", "unfinished"]
+    assert samples(filled) == [32, 16]
+
+
 def test_what_is_in_use_stays(filled):
     used = entries(filled)[0]
     descriptor = os.open(used.path / "manifest.sha256", os.O_RDONLY)
@@ -172,14 +181,14 @@ def test_only_one_holds_a_lock_and_others_are_told_to_wait(tmp_path):
 
 def test_room_is_counted_before_anything_is_written(tmp_path):
     make_cache(tmp_path)
-    line = check_room(tmp_path, {"as recorded": 3_000_000, "gain 1.5": 1_000_000}, 0, None)
+    line = check_room(tmp_path, [("as recorded", 3_000_000), ("gain 1.5", 1_000_000)], 0, None)
     assert line.startswith("3 MB (as recorded) + 1 MB (gain 1.5) = 4 MB to write, ")
     free = shutil.disk_usage(tmp_path).free
     with pytest.raises(StorageError, match=r"more than is free; .*float16 halves it.*or choose another --cache"):
-        check_room(tmp_path, {"all": 2 * free}, 0, None)
-    check_room(tmp_path, {"all": 2 * free}, 2 * free, None)  # it lies there already
+        check_room(tmp_path, [("all", 2 * free)], 0, None)
+    check_room(tmp_path, [("all", 2 * free)], 2 * free, None)  # it lies there already
     with pytest.raises(StorageError, match=r"0 bytes \+ 4 MB is more than the limit of 3.5 MB; .*raise --cache-limit"):
-        check_room(tmp_path, {"all": 4_000_000}, 0, 3_500_000)
+        check_room(tmp_path, [("all", 4_000_000)], 0, 3_500_000)
 
 
 def test_names_tell_everything_that_matters_apart():

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -231,6 +232,36 @@ def test_splits_without_scans_or_without_positives(make_folder, load_folder, ref
     assert load_folder(folder).notes == ("no positive trace in test: F1 of the finalists is undefined there",)
     write_csv(folder / "labels.csv", [head, *[[*row[:2], row[2] if row[0] < "s02" else "0"] for row in rows]])
     refuse(folder, "2 of 6 groups of scans hold positive traces, and 3 folds need one each")
+
+
+def test_linked_folders_are_followed_and_stamped_and_a_circle_ends(make_folder, load_folder):
+    folder = make_folder(8)
+    elsewhere = folder.parent / "disk"
+    (folder / "scans").rename(elsewhere)
+    (folder / "linked").symlink_to(elsewhere)
+    (elsewhere / "round").symlink_to(folder)
+    before = load_folder(folder)
+    assert before.n_scans == 8
+    write_out(elsewhere / "s03_merged.out", scan_values(77, 8).T)
+    assert load_folder(folder).fingerprint != before.fingerprint
+
+
+def test_what_is_hidden_or_cannot_be_read_is_not_passed_over_silently(make_folder, refuse, monkeypatch):
+    folder = make_folder()
+    (folder / ".old").mkdir()
+    (folder / "scans" / "s03_merged.out").rename(folder / ".old" / "s03.out")
+    rows = [(f"s{i:02}", ".old/s03.out" if i == 3 else "") for i in range(6)]
+    write_csv(folder / "scans.csv", [("scan", "file"), *rows])
+    refuse(folder, r"scans.csv: 1 files lie in hidden folders \(.old/s03.out\); move them out")
+    real = os.scandir
+
+    def forbidden(path):
+        if str(path).endswith("scans"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", forbidden)
+    refuse(folder, r"scans: cannot be read: Permission denied; check its permissions")
 
 
 def test_shards_are_cut_by_size_or_as_named(make_folder, load_folder, refuse):

@@ -38,7 +38,8 @@ class Piece:
     file: Path
     traces: int
     samples: int
-    """As the file has them."""
+    """As the file has them, of all channels together."""
+    channels: int
     dt: float | None
 
 
@@ -150,7 +151,7 @@ def _store(piece: Piece, task: ShardTask, writers: list[_Writer]) -> None:
 
 def _preprocessed(raw: NDArray[np.float32], piece: Piece, task: ShardTask, chain: Preprocessing) -> NDArray[np.float32]:
     traces, dt = raw, piece.dt
-    channels = max(1, len(task.components))
+    channels = piece.channels
     if task.resample is not None:
         before = piece.samples // channels
         parts = [resample_traces(part, task.resample) for part in np.split(raw, channels, axis=1)]

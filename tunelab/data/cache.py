@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,9 +108,16 @@ def alone(cache: Path, name: str, waiting: Callable[[], None]) -> Iterator[None]
 
 
 def mark_used(path: Path) -> None:
-    """Lock an entry against removal for as long as this process lives, and note that it was used."""
+    """Lock an entry against removal for as long as this process lives, and note that it was used.
+
+    Raises:
+        StateError: it was removed in this moment.
+    """
     if path not in _in_use:
-        descriptor = os.open(path / SUM, os.O_RDONLY)
+        try:
+            descriptor = os.open(path / SUM, os.O_RDONLY)
+        except OSError as error:
+            raise StateError(f"{path}: was removed while it was opened: {error.strerror}; try again") from error
         fcntl.flock(descriptor, fcntl.LOCK_SH)
         _in_use[path] = descriptor
     try:
@@ -136,15 +143,18 @@ def entries(cache: Path) -> list[Entry]:
     for path in [*places, *hidden]:
         manifest = None
         if path in hidden:
-            state = "in work" if _held(cache / _LOCKS / path.name) else "unfinished"
+            state = "in work" if _held(path) else "unfinished"
         else:
             try:
                 manifest = read_manifest(path)
-                state = "in use" if _held(path / SUM) else "ready"
+                state = "in use" if _held(path) else "ready"
             except StateError:
                 state = "damaged"
-        size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-        found.append(Entry(path=path, bytes=size, used=path.stat().st_mtime, manifest=manifest, state=state))
+        try:
+            used = path.stat().st_mtime
+        except FileNotFoundError:  # finished, or removed, since the folder was listed
+            continue
+        found.append(Entry(path=path, bytes=bytes_below(path), used=used, manifest=manifest, state=state))
     return sorted(found, key=lambda entry: entry.used)
 
 
@@ -176,7 +186,7 @@ def prune(
     for path in cache.glob(f"{_REMOVED}-*"):  # of a removal that was killed
         shutil.rmtree(path, ignore_errors=True)
     there = entries(cache)
-    chosen = [_named(name, there) for name in names]
+    chosen = [entry for name in names for entry in _named(name, there)]
     for entry in chosen:
         if entry.state in ("in use", "in work"):
             raise DataError(f"{entry.path}: is {entry.state}; end the process that uses it first")
@@ -191,9 +201,13 @@ def prune(
             if left > keep and entry not in chosen:
                 chosen.append(entry)
                 left -= entry.bytes
+    gone = []
     for entry in chosen:
-        remove(entry.path)
-    return chosen
+        with _claimed(_lock_of(entry.path)) as free:  # nobody can begin to use it while it goes
+            if free:
+                remove(entry.path)
+                gone.append(entry)
+    return gone
 
 
 def remove(path: Path) -> None:
@@ -210,12 +224,24 @@ def remove(path: Path) -> None:
         raise StorageError(f"{path}: cannot be removed: {error.strerror}; remove the folder yourself") from error
 
 
-def check_room(cache: Path, needed: Mapping[str, int], done: int, limit: int | None) -> str:
+def bytes_below(folder: Path) -> int:
+    """Bytes of all files below a folder; what goes away meanwhile does not count, and an absent folder has none."""
+    total = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            try:
+                total += os.lstat(f"{place}/{name}").st_size
+            except FileNotFoundError:
+                continue
+    return total
+
+
+def check_room(cache: Path, needed: Sequence[tuple[str, int]], done: int, limit: int | None) -> str:
     """Whether data sets of these sizes fit.
 
     Args:
         cache: the folder, which exists.
-        needed: bytes by what they are for.
+        needed: what bytes are for, and how many.
         done: bytes of them that lie there already, from an earlier attempt.
         limit: bytes that the whole cache may hold.
 
@@ -225,9 +251,9 @@ def check_room(cache: Path, needed: Mapping[str, int], done: int, limit: int | N
     Raises:
         StorageError: they do not; shows the arithmetic and the remedies.
     """
-    total, free = sum(needed.values()), shutil.disk_usage(cache).free
-    held = sum(entry.bytes for entry in entries(cache))
-    sizes = " + ".join(f"{size_text(size)} ({what})" for what, size in needed.items())
+    total, free = sum(size for _, size in needed), shutil.disk_usage(cache).free
+    held = bytes_below(cache)
+    sizes = " + ".join(f"{size_text(size)} ({what})" for what, size in needed)
     line = f"{sizes} = {size_text(total)} to write, {size_text(free)} free in {cache}, which holds {size_text(held)}"
     remedy = (
         "tunelab data list and prune make room, dtype: float16 halves it, decimation (preprocessing) shrinks it, and "
@@ -253,24 +279,45 @@ def size_text(size: int) -> str:
     return f"{size:,} bytes" if unit == "bytes" else f"{value:.3g} {unit}"
 
 
-def _named(name: str, there: Sequence[Entry]) -> Entry:
-    matching = [entry for entry in there if entry.name == name] or [e for e in there if e.name.startswith(name)]
-    if len(matching) != 1:
+def _named(name: str, there: Sequence[Entry]) -> list[Entry]:
+    """What has this name, finished or not; or else the one thing whose name begins so."""
+    exact = [entry for entry in there if entry.name == name]
+    matching = {entry.name for entry in there if entry.name.startswith(name)}
+    if not exact and len(matching) != 1:
         what = "no entry" if not matching else f"{len(matching)} entries"
         raise UsageError(f"{name!r} means {what} of the cache; tunelab data list shows their names")
-    return matching[0]
+    return exact or [entry for entry in there if entry.name in matching]
+
+
+def _lock_of(path: Path) -> Path:
+    """What those who use an entry hold, or those who make what is not finished."""
+    hidden = path.parent.name in (BUILDING, DOWNLOADS)
+    return path.parent.parent / _LOCKS / path.name if hidden else path / SUM
+
+
+@contextmanager
+def _claimed(lock: Path) -> Iterator[bool]:
+    """Hold a lock alone if nobody holds it; whether that is so. A lock that is not there is nobody's."""
+    try:
+        descriptor = os.open(lock, os.O_RDWR)  # NFS gives an exclusive lock to those alone who could write
+    except FileNotFoundError:
+        yield True
+        return
+    except OSError:  # somebody else's cache
+        yield False
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        free = True
+    except OSError:
+        free = False
+    try:
+        yield free
+    finally:
+        os.close(descriptor)
 
 
 def _held(path: Path) -> bool:
-    """Whether a process holds a lock on a file."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
+    """Whether a process uses an entry, or makes what is not finished."""
+    with _claimed(_lock_of(path)) as free:
+        return not free

@@ -40,6 +40,8 @@ class Listed:
     """The name of its shard, as ``scans.csv`` gives it."""
     n_traces: int
     n_samples: int
+    """Of all channels together."""
+    channels: int
     dt: float | None
     """Seconds."""
     labels: NDArray[np.int8]
@@ -85,7 +87,7 @@ def stamps(folder: Path) -> list[tuple[str, int, int, int]]:
             if os.path.splitext(name)[1].lower() in WANTED_SUFFIXES or (not prefix and name in TABLES):
                 try:
                     stat = os.stat(f"{place}/{name}")
-                except FileNotFoundError:  # a dangling link; the listing names it if it matters
+                except OSError:  # a dangling or circular link; the listing names it if it matters
                     continue
                 found.append((prefix + name, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns))
     return sorted(found)
@@ -120,6 +122,7 @@ def read_listing(folder: Path, *, components: Sequence[str], one_width: bool, wo
             shard=row.shard,
             n_traces=headers[row.scan].n_traces,
             n_samples=headers[row.scan].n_samples,
+            channels=headers[row.scan].channels,
             dt=headers[row.scan].dt,
             labels=labels[row.scan],
         )
@@ -127,9 +130,9 @@ def read_listing(folder: Path, *, components: Sequence[str], one_width: bool, wo
         if row.scan in labels
     ]
     left_out = tuple(LeftOut(scan=scan, reason=reasons[scan]) for scan in sorted(reasons))
-    if scans and one_width:
-        scans = _of_one_width(folder, scans, notes)
     if scans:
+        _check_channels(folder, scans)
+        scans = _of_one_width(folder, scans, notes) if one_width else scans
         check_classes(folder, scans)
         _check_splits(folder, scans)
     return Listing(scans=tuple(scans), left_out=left_out, notes=tuple(notes))
@@ -155,9 +158,16 @@ def common_dt(intervals: Sequence[float | None], notes: list[str]) -> float | No
 
 def _walk(folder: Path) -> Iterator[tuple[str, list[str]]]:
     """The folder and all below it that are not hidden, each with the names of its files."""
-    for place, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+    seen = {os.path.realpath(folder)}
+    for place, folders, names in os.walk(folder, onerror=_refuse, followlinks=True):
+        below = [(name, os.path.realpath(f"{place}/{name}")) for name in folders if not name.startswith(".")]
+        folders[:] = [name for name, path in below if path not in seen]  # a link may lead round in a circle
+        seen.update(path for _, path in below)
         yield place, names
+
+
+def _refuse(error: OSError) -> None:
+    raise DataError(f"{error.filename}: cannot be read: {error.strerror}; check its permissions") from error
 
 
 def _listed(folder: Path, notes: list[str]) -> tuple[list[ScanRow], list[Path]]:
@@ -189,6 +199,12 @@ def _listed(folder: Path, notes: list[str]) -> tuple[list[ScanRow], list[Path]]:
         if not candidates:
             raise DataError(f"{table}: no file for scan {row.scan}; add {row.scan}.out, or name it in column file")
         files.append(candidates[0])
+    reached = {path for paths in found.values() for path in paths}
+    hidden = [
+        str(f.relative_to(folder)) for f in files if f.exists() and f.suffix.lower() in SUFFIXES and f not in reached
+    ]
+    if hidden:
+        raise DataError(f"{table}: {len(hidden)} files lie in hidden folders ({first_five(hidden)}); move them out")
     wrong = [str(f.relative_to(folder)) for f in files if f.suffix.lower() not in SUFFIXES]
     if wrong:
         raise DataError(f"{table}: {len(wrong)} files are no {', '.join(SUFFIXES)} ({first_five(wrong)})")
@@ -252,6 +268,12 @@ def check_classes(place: Path | str, scans: Sequence[Listed]) -> None:
         raise DataError(
             f"{place}: {only} of {total:,} traces is positive; a model learns from both classes: add the other"
         )
+
+
+def _check_channels(folder: Path, scans: Sequence[Listed]) -> None:
+    if len(channels := Counter(scan.channels for scan in scans)) > 1:
+        table = ", ".join(f"{n}: {count} scans" for n, count in channels.most_common(5))
+        raise DataError(f"{folder}: scans differ in channels ({table}); keep one kind, or make a data set of each")
 
 
 def _check_splits(folder: Path, scans: Sequence[Listed]) -> None:

@@ -98,13 +98,17 @@ def windows(part: Part, scans: Scans, shards: NDArray[np.int64], window_bytes: i
     """
     found: list[list[Scans]] = []
     left = 0
-    for shard in shards:
-        own = scans[part.shards[scans] == shard]
-        size = int(part.lengths[own].sum()) * part.samples.n_samples * np.dtype(np.float32).itemsize
+    # sorted once, so that shards of a scan each are not searched for in all scans
+    of = part.shards[scans]
+    by_shard = np.argsort(of, kind="stable")
+    scans, of = scans[by_shard], of[by_shard]
+    ends = np.append(0, np.cumsum(part.lengths[scans])) * part.samples.n_samples * np.dtype(np.float32).itemsize
+    for first, last in zip(np.searchsorted(of, shards), np.searchsorted(of, shards, "right"), strict=True):
+        size = int(ends[last] - ends[first])
         if not found or size > left:
             found.append([])
             left = window_bytes
-        found[-1].append(own)
+        found[-1].append(scans[first:last])
         left -= size
     return [np.concatenate(window) for window in found]
 

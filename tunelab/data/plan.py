@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from tunelab.data.build import Piece, ShardTask, Target, read_facts
-from tunelab.data.cache import check_room
+from tunelab.data.cache import bytes_below, check_room
 from tunelab.data.dataset import deal_shards
 from tunelab.data.listing import Listed, Listing
 from tunelab.data.preprocess import outcome
@@ -30,7 +30,7 @@ def shards_of(scans: Sequence[Listed]) -> np.ndarray:
 
 def outcome_of(request: Request, listing: Listing, chain: Preprocessing) -> tuple[int, list[float | None]]:
     """Samples a trace after a chain, and the interval of each scan."""
-    channels = max(1, len(request.options.components))
+    channels = listing.scans[0].channels  # the same for all
     found: dict[tuple[int, float | None], tuple[int, float | None]] = {}
     results = []
     for scan in listing.scans:
@@ -69,10 +69,8 @@ def tell_room(
     traces, scans = sum(scan.n_traces for scan in listing.scans), len(listing.scans)
     size = STORED[request.options.dtype].itemsize
     rest = traces + 500 * scans  # labels, and what the manifest says of a scan
-    needed = {chain.describe(): (traces * size + scans * 8) * n + rest for chain, (n, _) in widths.items()}
-    there = sum(
-        file.stat().st_size for target in targets.values() if target.folder.is_dir() for file in target.folder.iterdir()
-    )
+    needed = [(chain.describe(), (traces * size + scans * 8) * n + rest) for chain, (n, _) in widths.items()]
+    there = sum(bytes_below(target.folder) for target in targets.values())
     samples = ", ".join(f"{n:,}" for n, _ in widths.values())
     progress.say(
         f"{scans:,} scans, {traces:,} traces x {samples} samples x {size} bytes: "
@@ -86,7 +84,9 @@ def tasks_for(request: Request, listing: Listing, shards: np.ndarray, targets: S
     for target in targets:
         target.folder.mkdir(parents=True, exist_ok=True)
     for shard in range(int(shards.max()) + 1):
-        lacking = tuple(target for target in targets if read_facts(target.folder, shard) is None)
+        # scans may have been left out for a fault that has passed, of memory or of the disk
+        facts = {target: read_facts(target.folder, shard) for target in targets}
+        lacking = tuple(target for target, one in facts.items() if one is None or one.left_out)
         if not lacking:
             continue
         pieces = tuple(
@@ -95,6 +95,7 @@ def tasks_for(request: Request, listing: Listing, shards: np.ndarray, targets: S
                 file=listing.scans[i].file,
                 traces=listing.scans[i].n_traces,
                 samples=listing.scans[i].n_samples,
+                channels=listing.scans[i].channels,
                 dt=listing.scans[i].dt,
             )
             for i in np.flatnonzero(shards == shard)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from tunelab.data.assemble import Finished, assemble
 from tunelab.data.build import ShardFacts, Target, build_shard, facts_path, read_facts
-from tunelab.data.cache import BUILDING, DOWNLOADS, alone, check_room, make_cache, stamp_of
+from tunelab.data.cache import BUILDING, DOWNLOADS, alone, bytes_below, check_room, make_cache, stamp_of
 from tunelab.data.formats import WANTED_SUFFIXES, check_components
 from tunelab.data.listing import LeftOut, read_listing, stamps
 from tunelab.data.manifest import read_manifest
@@ -150,8 +150,8 @@ def _download(request: Request, remote: Sequence[RemoteFile], folder: Path, prog
         done += count
         progress.step("bytes", min(done, size), size)
 
-    there = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) if folder.is_dir() else 0
-    progress.say(check_room(request.cache, {"download": size}, min(there, size), request.limit))
+    there = bytes_below(folder)
+    progress.say(check_room(request.cache, [("download", size)], min(there, size), request.limit))
     folder.mkdir(exist_ok=True)
     download(request.source, remote, folder, progress=step, warn=progress.say)
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from tunelab.data.manifest import Manifest, check_digest, moments_name, shard_name
 from tunelab.data.samples import Moments, gathered, read_only
+from tunelab.errors import StateError
 
 DType = Literal["float32", "float16"]
 STORED: dict[DType, np.dtype[Any]] = {"float32": np.dtype("<f4"), "float16": np.dtype("<f2")}
@@ -85,7 +86,10 @@ class Sharded:
         key = (str(path), digest)
         if key not in _verified:
             # mapped first: what is verified is what is used, also when the entry is removed in between
-            mapped = np.memmap(path, dtype, "r").view(np.ndarray)
+            try:
+                mapped = np.memmap(path, dtype, "r").view(np.ndarray)
+            except (OSError, ValueError) as error:
+                raise StateError(f"{path}: cannot be mapped: {error}; prepare the data set again") from error
             check_digest(path, digest)
             _verified[key] = read_only(mapped)
         return _verified[key]

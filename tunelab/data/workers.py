@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -74,7 +75,11 @@ def default_workers() -> int:
 
 
 def _end_with_parent() -> None:
-    """Let this process end when its parent was killed; a pool's process would wait for tasks for ever."""
+    """Let this process end when its parent was killed; a pool's process would wait for tasks for ever.
+
+    Ctrl-C is the parent's alone: it lets the tasks in work come to their end and takes no more.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     if parent is None:
         return

@@ -17,7 +17,7 @@ reads them.
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,8 @@ def header(path: Path, components: tuple[str, ...]) -> Header:
     dt = None
     if layout.range_ns != 0:
         dt = radar_interval(path, "rhf_range", layout.range_ns * 1e-9 / layout.n_samples)
-    return make_header(path, (layout.n_traces, layout.channels * layout.n_samples), "samples", dt=dt)
+    one = make_header(path, (layout.n_traces, layout.channels * layout.n_samples), "samples", dt=dt)
+    return replace(one, channels=layout.channels)
 
 
 def traces(path: Path, components: tuple[str, ...]) -> NDArray[Any]:

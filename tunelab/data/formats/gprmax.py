@@ -60,7 +60,7 @@ def header(path: Path, components: tuple[str, ...]) -> Header:
         dt = seconds(path, hdf5.interval(path, file))
     n_samples, n_traces = shape if len(shape) == 2 else (*shape, 1)
     one = make_header(path, (n_traces, n_samples), ", ".join(f"rxs/{word}" for word in words), dt=dt)
-    return replace(one, n_samples=one.n_samples * len(words))
+    return replace(one, n_samples=one.n_samples * len(words), channels=len(words))
 
 
 def traces(path: Path, components: tuple[str, ...]) -> NDArray[Any]:

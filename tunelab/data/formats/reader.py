@@ -25,6 +25,8 @@ class Header:
     """``y``, 0 or 1, shape (trace,); None when the file holds none."""
     field: str
     """Where the samples lie, for messages."""
+    channels: int = 1
+    """Recordings of one trace that follow each other along its samples, equally long."""
 
 
 class Reader(Protocol):
