@@ -1,6 +1,7 @@
 """Arrays in files, and a checkpoint of them in a folder, each file with its digest. No model is known here.
 
-Files are written by rename, the state last: a folder without a whole state is no checkpoint.
+Files are written by rename, the state last: a folder without a whole state is no checkpoint. ``state.json`` is two
+lines: the digest of the second, and that one, in JSON, with the digests of all other files.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tunelab.errors import StateError
+from tunelab.errors import StateError, StorageError
 from tunelab.files import write_file
 
 Arrays = Sequence[NDArray[Any]]
@@ -25,16 +26,26 @@ def write_checkpoint(folder: Path, arrays: Mapping[str, Arrays], state: Mapping[
     """Write a checkpoint.
 
     Args:
-        folder: where to; one file ``<name>.npz`` for each name, and ``state.json``.
+        folder: where to, made where there is none; one file ``<name>.npz`` for each name, and ``state.json``.
         arrays: by name.
         state: what JSON can hold; not the key ``digests``.
+
+    Raises:
+        StorageError: the folder or a file could not be written.
     """
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise StorageError(
+            f"{folder}: cannot be made: {error.strerror}; free space or choose another folder"
+        ) from error
     digests = {}
     for name, some in arrays.items():
         raw = pack(some)
         digests[name] = digest(raw)
         write_file(folder / f"{name}.npz", raw)
-    write_file(folder / "state.json", json.dumps({**state, "digests": digests}).encode())
+    line = json.dumps({**state, "digests": digests}).encode()
+    write_file(folder / "state.json", digest(line).encode() + b"\n" + line)
 
 
 def read_checkpoint(folder: Path, names: Iterable[str]) -> tuple[dict[str, Arrays], dict[str, Any]]:
@@ -48,13 +59,15 @@ def read_checkpoint(folder: Path, names: Iterable[str]) -> tuple[dict[str, Array
         StateError: a file is missing or damaged.
     """
     try:
-        state = json.loads((folder / "state.json").read_bytes())
+        told, _, line = (folder / "state.json").read_bytes().partition(b"\n")
         raws = {name: (folder / f"{name}.npz").read_bytes() for name in names}
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise StateError(f"{folder}: no whole checkpoint: {error}") from error
+    _check(folder / "state.json", line, told.decode("ascii", "replace"))
+    state = json.loads(line)
+    digests = state.pop("digests")
     for name, raw in raws.items():
-        if digest(raw) != state["digests"][name]:
-            raise StateError(f"{folder / name}.npz: does not match its digest; an older checkpoint may be whole")
+        _check(folder / f"{name}.npz", raw, digests.get(name))
     return {name: unpack(raw) for name, raw in raws.items()}, state
 
 
@@ -75,3 +88,8 @@ def unpack(raw: bytes) -> list[NDArray[Any]]:
 def digest(raw: bytes) -> str:
     """SHA-256 in hexadecimal."""
     return hashlib.sha256(raw).hexdigest()
+
+
+def _check(file: Path, raw: bytes, told: str | None) -> None:
+    if digest(raw) != told:
+        raise StateError(f"{file}: does not match its digest; an older checkpoint may be whole")
