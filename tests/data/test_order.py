@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -186,6 +187,50 @@ def test_a_shard_larger_than_a_window_is_a_window() -> None:
     assert [window.tolist() for window in found] == [[0, 1], [2, 3], [4, 5]]
     found = windows(part, np.arange(6), np.array([1, 2, 0]), 25 * SAMPLES * 4)
     assert [window.tolist() for window in found] == [[2, 3], [4, 5, 0, 1]]
+
+
+class Watched(np.ndarray):
+    """Shards that count how often many are looked up or compared at once."""
+
+    times = 0
+
+    def __getitem__(self, index: Any) -> Any:
+        Watched.times += np.ndim(index) > 0
+        return super().__getitem__(index)
+
+    def __eq__(self, other: object) -> Any:
+        Watched.times += 1
+        return super().__eq__(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def test_a_shard_a_scan_is_not_searched_for_in_all_scans(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Watched, "times", 0)
+    rng = np.random.default_rng(0)
+    n = 400
+    part = part_of(rng.integers(30, 101, n), rng.permutation(n).view(Watched))
+    some = rng.permutation(n)[:300]
+    shards = rng.permutation(np.asarray(part.shards)[some])
+    scan_of = {int(shard): scan for scan, shard in enumerate(np.asarray(part.shards))}
+    expected: list[list[int]] = []
+    for shard in shards:
+        scan = scan_of[int(shard)]
+        together = [*expected[-1], scan] if expected else [scan]
+        if expected and int(part.lengths[together].sum()) <= 2_000:
+            expected[-1] = together
+        else:
+            expected.append([scan])
+    assert 5 < len(expected) < 50
+    found = windows(part, some, shards, 2_000 * SAMPLES * 4)
+    assert [window.tolist() for window in found] == expected
+    assert Watched.times <= 3
+
+
+def test_scans_of_a_shard_keep_their_order() -> None:
+    part = part_of(np.full(6, 5), np.array([1, 0, 1, 0, 1, 0]))
+    found = windows(part, np.array([5, 2, 0, 3, 4, 1]), np.array([1, 0]), 10**6)
+    assert [window.tolist() for window in found] == [[2, 0, 4, 5, 3, 1]]
 
 
 def test_only_the_scans_asked_for_are_trained_on() -> None:
