@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 from sources import access, alternate, noise_folder, scratch, show
 
+from tunelab.backend import configure
 from tunelab.data.dataset import Dataset
 from tunelab.data.prepared import AS_RECORDED
 from tunelab.data.request import Progress
 from tunelab.data.samples import InMemory
 from tunelab.models import normalise
-from tunelab.training import Schedule, Training, configure
+from tunelab.training import Schedule, Training
 
 MODELS: dict[str, dict[str, Any]] = {
     "dense_rnn": {"dense": [32], "units": [32], "dropout": 0.1, "l2": 1e-4},
@@ -43,7 +44,7 @@ def main() -> None:
     configure(args.threads, 0)
     folder = scratch() / f"scans-{args.scans}x100x{args.samples}"
     noise_folder(folder, args.scans, 100, args.samples)
-    mapped = access(folder, scratch() / "cache-feed").open_all(Progress())[AS_RECORDED]
+    mapped = access(folder, scratch() / "cache-feed").ready(Progress()).datasets[AS_RECORDED]
     for family, params in MODELS.items():
         full = normalise({"family": family, **params, "batch_size": 8})
         schedule = Schedule(max_epochs=1_000, patience=1_000, seed=0)

@@ -28,7 +28,7 @@ def main() -> None:
         folder = scratch() / f"scans-{scans}x{traces}x{samples}"
         noise_folder(folder, scans, traces, samples)
         made = access(folder, scratch() / "cache-opening")
-        made.open_all(Progress())
+        made.ready(Progress())
 
         def opened(made: Prepared = made) -> None:
             prepared._opened.clear()

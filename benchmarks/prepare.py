@@ -33,7 +33,7 @@ def main() -> None:
 
         def side(workers: int, folder=folder, cache=cache) -> None:
             shutil.rmtree(cache, ignore_errors=True)
-            access(folder, cache, workers).open_all(Progress())
+            access(folder, cache, workers).ready(Progress())
 
         size = args.scans * args.traces * args.samples * np.dtype(np.float32).itemsize
         print(f"{'compressed' if compressed else 'plain'} scans, {size / 1e9:.2f} GB of samples")

@@ -51,7 +51,7 @@ def main() -> None:
     buffer = BATCH * TRACES * SAMPLES * 4
     print(f"batch buffer of a reader: {buffer / 1e6:.0f} MB")
     for kind, scans in (("mapped", args.scans), ("own", args.copied)):
-        prepared_noise(scans).open_all(Progress())
+        prepared_noise(scans).ready(Progress())
         print(f"{kind}: data set of {scans * TRACES * SAMPLES * 4 / 1e9:.2f} GB")
         before = 0.0
         for count in (1, 2, 4):

@@ -73,7 +73,9 @@ def test_check_reads_prepares_verifies_and_draws(run, tmp_path):
     assert "drawn: sheet.png" in out
     assert (tmp_path / "sheet.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     (entry,) = [path for path in (tmp_path / "cache").iterdir() if not path.name.startswith(".")]
-    assert run(f"check {entry}")[0] == 0
+    code, prepared, _ = run(f"check {entry}")
+    assert (code, prepared) == (0, out.replace("drawn: sheet.png\n", "").split(" ...\n")[1].split("\n", 1)[1])
+    assert run(f"check {entry} --resample 32")[0] == 2
     shard = entry / "00003.samples"
     raw = bytearray(shard.read_bytes())
     raw[100] ^= 1
@@ -121,6 +123,8 @@ def test_components_of_gprmax(run, tmp_path):
         ("prepare scans --workers 0", 2, "--workers: 0 is less than 1"),
         ("prepare scans --space scans/labels.csv", 2, "labels.csv"),
         ("prepare scans --cache-limit 1kB --workers 1", 5, "is more than the limit of 1 kB"),
+        ("prepare scans --seed -1 --workers 1", 2, "--seed: -1 is less than zero"),
+        ("check scans --plot sheet.jpg", 2, "--plot: sheet.jpg: write a file name that ends with .png"),
         ("prune none", 2, "'none' means no entry of the cache"),
         ("prepare s3://", 2, "no bucket name"),
     ],

@@ -153,10 +153,11 @@ def _search(args: argparse.Namespace) -> int:
 
 
 def _models(args: argparse.Namespace) -> int:
-    from tunelab.data.prepared import chain_of
     from tunelab.data.preprocess import outcome
+    from tunelab.data.resample import resampled_dt
     from tunelab.errors import DataError, ModelError
     from tunelab.models import build_model, check_space, examples, outline
+    from tunelab.preprocessing import chain_of
     from tunelab.space import load_space
 
     if args.samples < 1:
@@ -166,7 +167,10 @@ def _models(args: argparse.Namespace) -> int:
     dt = None if args.dt is None else args.dt * 1e-12
 
     def samples(params: Mapping[str, Any]) -> int:
-        return outcome(args.samples, dt, chain_of(params))[0]
+        channels = max(1, len(space.data.components))
+        n = space.data.resample or args.samples
+        spaced = resampled_dt(dt, args.samples, n) if dt is not None else None
+        return outcome(n * channels, spaced, chain_of(params), channels=channels)[0]
 
     for name, params in examples(space, samples):
         try:
@@ -180,7 +184,8 @@ def _models(args: argparse.Namespace) -> int:
 
 def _train(args: argparse.Namespace) -> int:
     from tunelab.configuration import load_configuration
-    from tunelab.data.prepared import access_to, chain_of
+    from tunelab.data.prepared import access_to
+    from tunelab.preprocessing import chain_of
     from tunelab.progress import progress_console, shown
 
     configuration = load_configuration(Path(args.config))
@@ -197,8 +202,9 @@ def _train(args: argparse.Namespace) -> int:
         cache=data_commands.cache_options(args),
     )
     with shown(progress_console()) as progress:
-        data = access.open_all(progress)[chain]
-    from tunelab.training import Schedule, Training, configure
+        data = access.ready(progress).datasets[chain]
+    from tunelab.backend import configure
+    from tunelab.training import Schedule, Training
 
     configure(os.cpu_count() or 1, 0)
     max_epochs = args.max_epochs or configuration.max_epochs

@@ -61,7 +61,9 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     check = command(
         kinds, "check", "read a data set and say what is in it", "tunelab data check scans --plot scans.png"
     )
-    check.add_argument("path", metavar="PATH", help="folder or s3:// prefix of scans, or an entry of the cache")
+    check.add_argument(
+        "source", metavar="PATH", help="folder or s3:// prefix of scans, or the folder of a prepared data set"
+    )
     check.add_argument("--plot", metavar="FILE.png", help="draw scans with their labels")
     _add_options(check)
     add_cache(check, reading=True)
@@ -123,7 +125,9 @@ def _add_options(made: argparse.ArgumentParser) -> None:
     made.add_argument(
         "--component", action="append", metavar="RX/E", help="of gprMax files, such as rx1/Ez; several are joined"
     )
-    made.add_argument("--seed", type=int, default=0, metavar="N", help="of the splits (default: 0)")
+    made.add_argument(
+        "--seed", type=int, metavar="N", help="of the splits (default: 0, or that of what is prepared already)"
+    )
 
 
 def _synth(args: argparse.Namespace) -> int:
@@ -150,30 +154,38 @@ def _prepare(args: argparse.Namespace) -> int:
     request = _access(args).request()
     with shown(progress_console()) as progress:
         places = prepare(request, progress)
+    notes: dict[str, None] = {}
     for chain, path in places.items():
         dataset = open_prepared(path, request.seed)
         print(
             f"{path}: {dataset.n_scans} scans, {dataset.n_traces:,} traces of {dataset.n_samples:,} samples, "
             f"{chain.describe()}; {dataset.dealt}"
         )
-    for note in dataset.notes:
+        notes |= dict.fromkeys(dataset.notes)
+    for note in notes:
         print(f"note: {note}")
     return 0
 
 
 def _check(args: argparse.Namespace) -> int:
     from tunelab.data.check import describe
-    from tunelab.data.manifest import NAME
+    from tunelab.data.manifest import NAME, read_manifest
     from tunelab.data.prepared import open_prepared
     from tunelab.data.shards import Sharded
     from tunelab.progress import progress_console, shown
 
-    if (Path(args.path) / NAME).exists():
-        datasets = [open_prepared(Path(args.path).absolute(), args.seed)]
+    if args.plot and not args.plot.lower().endswith(".png"):
+        raise UsageError(f"--plot: {args.plot}: write a file name that ends with .png")
+    if (Path(args.source) / NAME).exists():
+        entry = Path(args.source).absolute()
+        odd = [f"--{name}" for name in ("space", "resample", "dtype", "component") if getattr(args, name)]
+        if odd:
+            raise UsageError(f"{', '.join(odd)}: {args.source} is prepared already; check the scans it was made from")
+        seed = args.seed if args.seed is not None else read_manifest(entry).seed
+        datasets = [open_prepared(entry, seed)]
     else:
-        args.source = args.path
         with shown(progress_console()) as progress:
-            datasets = list(_access(args).open_all(progress).values())
+            datasets = list(_access(args).ready(progress).datasets.values())
     for dataset in datasets:
         if isinstance(dataset.samples, Sharded):
             dataset.samples.verify()
@@ -238,6 +250,6 @@ def _access(args: argparse.Namespace) -> Prepared:
         args.source,
         options=options.model_copy(update={key: value for key, value in given.items() if value is not None}),
         chains=wanted,
-        seed=args.seed,
+        seed=args.seed or 0,
         cache=cache_options(args),
     )

@@ -8,6 +8,7 @@ computes the same from a scan in whatever split it lies, so its result can be ke
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -90,3 +91,8 @@ class Preprocessing(BaseModel):
         if self.gain:
             words.append(f"gain {self.gain:g}")
         return ", ".join(words) or "as recorded"
+
+
+def chain_of(params: Mapping[str, Any]) -> Preprocessing:
+    """The chain that params name."""
+    return Preprocessing.model_validate(params["preprocessing"])

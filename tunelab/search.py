@@ -96,8 +96,8 @@ def search(
         cache=cache or CacheOptions(),
     )
     with shown(console) as progress:
-        datasets = access.open_all(progress)
-    scans = next(iter(datasets.values()))
+        ready = access.ready(progress)
+    scans = next(iter(ready.datasets.values()))
     wanted = trials if trials is not None else None if time_budget is not None else found.trials or DEFAULT_TRIALS
     if not found.families:
         wanted = min(wanted or len(found.start_from), len(found.start_from))
@@ -107,8 +107,8 @@ def search(
         remote=remote,
         space=found,
         data=scans,
-        access=access.known(),
-        samples={chain: dataset.n_samples for chain, dataset in datasets.items()},
+        access=ready.access,
+        samples={chain: dataset.n_samples for chain, dataset in ready.datasets.items()},
         trials=wanted,
         time_budget=time_budget,
         begun=begun,

@@ -96,7 +96,7 @@ def test_all_chains_are_made_in_one_reading_and_each_alone_is_the_same(at, memor
     reads: list[Path] = []
     real = build.read_traces
     monkeypatch.setattr(build, "read_traces", lambda path, components: reads.append(path) or real(path, components))
-    both = at((AS_RECORDED, CHAIN)).open_all(Progress())
+    both = at((AS_RECORDED, CHAIN)).ready(Progress()).datasets
     assert len(reads) == 24
     assert [d.n_samples for d in both.values()] == [96, 32]
     assert {d.fingerprint for d in both.values()} == {memory.fingerprint}
@@ -123,15 +123,15 @@ def test_a_second_opening_reads_nothing_and_a_pickle_is_small(at, folder, monkey
     again = access.open(AS_RECORDED)
     assert again is not first
     assert not shards_module._verified  # no shard was touched
-    raw = pickle.dumps(access.known())
+    raw = pickle.dumps(access.ready(Progress()).access)
     assert len(raw) < 3_000
     assert pickle.loads(raw).open(AS_RECORDED).fingerprint == first.fingerprint
 
 
 def test_a_trial_takes_the_driver_s_entry_although_the_source_has_changed_or_gone(at, folder, monkeypatch):
     access = at((AS_RECORDED, CHAIN))
-    before = access.open_all(Progress())
-    trial = pickle.loads(pickle.dumps(access.known()))
+    ready = access.ready(Progress())
+    before, trial = ready.datasets, pickle.loads(pickle.dumps(ready.access))
     edit_file(folder)
     monkeypatch.setattr(prepared_module, "_opened", {})
     assert trial.open(CHAIN).fingerprint == before[CHAIN].fingerprint
@@ -264,7 +264,7 @@ for name in real:
     setattr(os, name, counted(name))
 chains = (AS_RECORDED, Preprocessing(samples=32, background="scan", gain=1.5))
 cache = CacheOptions(cache=folder.parent / "cache", workers=1)
-prepared_from(folder, options=DataOptions(), chains=chains, seed=3, cache=cache).open_all(Progress())
+prepared_from(folder, options=DataOptions(), chains=chains, seed=3, cache=cache).ready(Progress())
 print(done[0])
 """
 
@@ -416,11 +416,11 @@ def test_the_manifest_s_sum_is_one_that_sha256sum_checks(at, folder):
 
 def test_generated_scans_are_opened_by_chain_too_and_travel_without_what_was_done(memory):
     access = Generated(dataset=memory, chains=(AS_RECORDED, CHAIN))
-    raw, done = access.open_all(Progress()).values()
+    raw, done = access.ready(Progress()).datasets.values()
     assert raw is memory
     assert access.open(CHAIN) is done
     assert (done.n_samples, done.fingerprint, done.folds, done.splits) == (32, raw.fingerprint, raw.folds, raw.splits)
-    packed = pickle.dumps(access.known())
+    packed = pickle.dumps(access.ready(Progress()).access)
     assert len(packed) < raw.n_traces * 96 * 4 + 20_000
     np.testing.assert_array_equal(pickle.loads(packed).open(CHAIN).samples.read(5), done.samples.read(5))
 
@@ -442,12 +442,12 @@ def test_a_shard_that_changed_is_noticed_at_its_first_use_only(at, folder):
 def test_the_size_is_shown_before_and_limits_are_kept(at, folder):
     said: list[str] = []
     with pytest.raises(StorageError) as caught:
-        at((AS_RECORDED, CHAIN), limit=100_000).open_all(Progress(say=said.append))
+        at((AS_RECORDED, CHAIN), limit=100_000).ready(Progress(say=said.append))
     message = str(caught.value)
     assert "more than the limit of 100 kB" in message
     assert "dtype: float16 halves it" in message
     assert not visible(folder.parent / "cache")
-    at((AS_RECORDED, CHAIN), limit=300_000).open_all(Progress(say=said.append))
+    at((AS_RECORDED, CHAIN), limit=300_000).ready(Progress(say=said.append))
     traces, held = 344, sum(f.stat().st_size for e in visible(folder.parent / "cache") for f in e.iterdir())
     arithmetic = next(line for line in said if "to write" in line)
     assert arithmetic.startswith(f"24 scans, {traces} traces x 96, 32 samples x 4 bytes: 163 kB (as recorded) + ")
@@ -484,7 +484,7 @@ def test_a_source_that_changes_meanwhile_is_refused(at, folder, monkeypatch):
 
 def test_chains_that_do_not_fit_say_which(at):
     with pytest.raises(DataError, match=r"preprocessing \(window 0 to 900 ns\): .*"):
-        at((Preprocessing(window=(0.0, 900.0)),)).open_all(Progress())
+        at((Preprocessing(window=(0.0, 900.0)),)).ready(Progress())
 
 
 @pytest.mark.parametrize(
@@ -523,7 +523,7 @@ def test_a_full_disk_tears_nothing_and_the_work_goes_on_once_there_is_room(at, f
                 filler.write_bytes(bytes(420_000))
 
         with pytest.raises(StorageError, match=r"cannot be written: No space left on device; free space"):
-            access.open_all(Progress(step=hog))
+            access.ready(Progress(step=hog))
         assert not visible(cache) or [p.name for p in visible(cache)] == ["filler"]
         filler.unlink()
         assert access.open(AS_RECORDED).n_scans == 24
@@ -539,7 +539,7 @@ def test_the_simulated_scans_in_two_chains(gprmax_small: Path, tmp_path: Path):
     chain = Preprocessing(samples=212, background="scan", gain=1.5)
     place = CacheOptions(cache=tmp_path, workers=2)
     access = prepared_from(gprmax_small, options=DataOptions(), chains=(AS_RECORDED, chain), seed=0, cache=place)
-    raw, done = access.open_all(Progress()).values()
+    raw, done = access.ready(Progress()).datasets.values()
     assert (raw.n_scans, raw.n_samples, done.n_samples) == (83, 1_700, 212)
     assert raw.notes == done.notes
     assert (raw.n_traces, int(raw.labels.sum()), raw.n_folds) == (4_187, 475, 0)

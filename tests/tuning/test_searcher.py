@@ -11,11 +11,10 @@ import pytest
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
-from tunelab.data.prepared import chain_of
 from tunelab.errors import SpaceError
 from tunelab.journal import read
 from tunelab.models import chains, locate, starts
-from tunelab.preprocessing import Preprocessing
+from tunelab.preprocessing import Preprocessing, chain_of
 from tunelab.space import Space, load_space, shipped
 from tunelab.tuning.record import Recorder
 from tunelab.tuning.searcher import SpaceSearcher

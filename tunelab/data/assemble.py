@@ -13,8 +13,8 @@ import numpy as np
 
 from tunelab import __version__
 from tunelab.data.build import ShardFacts
-from tunelab.data.deal import deal
-from tunelab.data.listing import LeftOut, Listing, check_classes, common_dt
+from tunelab.data.deal import Deal, deal
+from tunelab.data.listing import LeftOut, Listed, Listing, check_classes, common_dt
 from tunelab.data.manifest import LABELS, NAME, SUM, Columns, FileFacts, LeftOutFacts, Loss, Manifest, write_manifest
 from tunelab.data.tables import first_five
 from tunelab.files import sync_folder, write_file
@@ -61,6 +61,18 @@ def assemble(finished: Finished, folder: Path, path: Path) -> None:
     sync_folder(path.parent)
 
 
+def deal_listed(source: str, scans: Sequence[Listed], seed: int) -> Deal:
+    """What each of some listed scans gets; raises as :func:`~tunelab.data.deal.deal` does."""
+    return deal(
+        source,
+        given=[scan.split for scan in scans],
+        groups=[scan.group for scan in scans],
+        positives=[int(np.count_nonzero(scan.labels)) for scan in scans],
+        lengths=[scan.n_traces for scan in scans],
+        seed=seed,
+    )
+
+
 def _described(finished: Finished) -> tuple[Manifest, bytes]:
     stored = {scan.scan: (shard, scan) for shard, one in enumerate(finished.facts) for scan in one.scans}
     both = zip(finished.listing.scans, finished.intervals, strict=True)
@@ -72,14 +84,7 @@ def _described(finished: Finished) -> tuple[Manifest, bytes]:
     check_classes(finished.source, scans)
     notes = list(finished.listing.notes)
     dt = common_dt([dt for _, dt in kept], notes)
-    dealt = deal(
-        finished.source,
-        given=[scan.split for scan in scans],
-        groups=[scan.group for scan in scans],
-        positives=[int(np.count_nonzero(scan.labels)) for scan in scans],
-        lengths=[scan.n_traces for scan in scans],
-        seed=finished.seed,
-    )
+    dealt = deal_listed(finished.source, scans, finished.seed)
     labels = np.concatenate([scan.labels for scan in scans]).astype(np.int8).tobytes()
     files = {name: file for one in finished.facts for name, file in one.files.items()}
     files[LABELS] = FileFacts(bytes=len(labels), sha256=hashlib.sha256(labels).hexdigest())

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tunelab.data.splits import FEW_SCANS, NO_TEST, assign_folds, assign_splits, without_positives
-from tunelab.errors import DataError
+from tunelab.errors import DataError, UsageError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +46,10 @@ def deal(
 
     Raises:
         DataError: too few groups, or positives, for what is to be dealt or was given.
+        UsageError: a seed below zero.
     """
+    if seed < 0:
+        raise UsageError(f"--seed: {seed} is less than zero")
     splits = [split for split in given if split is not None]
     try:
         if not splits and len(groups) < FEW_SCANS:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from tunelab.data.access import Ready
 from tunelab.data.dataset import Dataset, make_dataset
 from tunelab.data.preprocess import apply, outcome
 from tunelab.data.request import Progress
@@ -22,18 +22,14 @@ class Generated:
     _done: dict[Preprocessing, Dataset] = field(default_factory=dict)
 
     def open(self, chain: Preprocessing) -> Dataset:
-        """See :class:`~tunelab.data.prepared.Access`."""
+        """See :class:`~tunelab.data.access.Access`."""
         if chain not in self._done:
             self._done[chain] = self.dataset if chain.is_identity else preprocessed(self.dataset, chain)
         return self._done[chain]
 
-    def open_all(self, progress: Progress) -> Mapping[Preprocessing, Dataset]:
-        """See :meth:`~tunelab.data.prepared.Prepared.open_all`; there is nothing to tell."""
-        return {chain: self.open(chain) for chain in self.chains}
-
-    def known(self) -> Generated:
-        """See :meth:`~tunelab.data.prepared.Prepared.known`; it travels as it is."""
-        return self
+    def ready(self, progress: Progress) -> Ready:
+        """See :meth:`~tunelab.data.prepared.Prepared.ready`; there is nothing to tell, and it travels as it is."""
+        return Ready(datasets={chain: self.open(chain) for chain in self.chains}, access=self)
 
     def __reduce__(self) -> tuple[object, tuple[Dataset, tuple[Preprocessing, ...]]]:
         """Without what was done here."""

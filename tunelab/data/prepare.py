@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tunelab.data.assemble import Finished, assemble
+from tunelab.data.assemble import Finished, assemble, deal_listed
 from tunelab.data.build import ShardFacts, Target, build_shard, facts_path, read_facts
 from tunelab.data.cache import BUILDING, DOWNLOADS, alone, bytes_below, check_room, make_cache, stamp_of
 from tunelab.data.formats import WANTED_SUFFIXES, check_components
-from tunelab.data.listing import LeftOut, read_listing, stamps
+from tunelab.data.listing import LeftOut, Listing, read_listing, stamps
 from tunelab.data.manifest import read_manifest
 from tunelab.data.plan import outcome_of, shards_of, tasks_for, tell_room
 from tunelab.data.request import Progress, Request, is_remote, place_of
@@ -54,7 +55,13 @@ def prepare(request: Request, progress: Progress) -> Mapping[Preprocessing, Path
             request.cache, work, lambda: progress.say("Another process prepares these scans; waiting for it ...")
         ):
             if missing := _missing(places):
-                _prepare(request, progress, stamp, missing, request.cache / BUILDING / work, remote)
+                try:
+                    _prepare(request, progress, stamp, missing, request.cache / BUILDING / work, remote)
+                except OSError as error:
+                    raise StorageError(
+                        f"{error.filename or request.cache}: {error.strerror}; free space or correct permissions, or "
+                        "choose another --cache, and run the command again: it goes on where it stopped"
+                    ) from error
     for path in places.values():
         left_out = read_manifest(path).left_out
         _refuse(request, [LeftOut(scan=one.scan, reason=one.reason) for one in left_out])
@@ -92,13 +99,9 @@ def _prepare(
         _download(request, remote, folder, progress)
     with Workers(request.workers) as workers:
         progress.say(f"Reading what is in {request.source} ...")
-        listing = read_listing(
-            folder,
-            components=request.options.components,
-            one_width=request.options.resample is None,
-            workers=workers,
-        )
+        listing = _listing(request, folder, workers)
         _refuse(request, listing.left_out, len(listing.scans))
+        deal_listed(request.source, listing.scans, request.seed)  # what cannot be dealt is told before all is read
         shards = shards_of(listing.scans)
         targets = {chain: Target(folder=work / path.name, chain=chain) for chain, path in places.items()}
         widths = {chain: outcome_of(request, listing, chain) for chain in places}
@@ -115,8 +118,9 @@ def _prepare(
     count = int(shards.max()) + 1
     for chain, path in places.items():
         facts = [_facts(targets[chain].folder, shard) for shard in range(count)]
-        bad = [*listing.left_out, *(LeftOut(scan=o.scan, reason=o.reason) for one in facts for o in one.left_out)]
-        _refuse(request, bad, len(listing.scans) - len(bad) + len(listing.left_out))
+        late = [LeftOut(scan=o.scan, reason=_there(request, folder, o.reason)) for one in facts for o in one.left_out]
+        bad = [*listing.left_out, *late]
+        _refuse(request, bad, len(listing.scans) - len(late))
         assemble(
             Finished(
                 root=folder,
@@ -138,6 +142,25 @@ def _prepare(
         shutil.rmtree(folder)
     if not any(work.iterdir()):
         work.rmdir()
+
+
+def _listing(request: Request, folder: Path, workers: Workers) -> Listing:
+    try:
+        listing = read_listing(
+            folder,
+            components=request.options.components,
+            one_width=request.options.resample is None,
+            workers=workers,
+        )
+    except DataError as error:
+        raise DataError(_there(request, folder, str(error))) from error
+    left_out = [LeftOut(scan=one.scan, reason=_there(request, folder, one.reason)) for one in listing.left_out]
+    return replace(listing, left_out=tuple(left_out))
+
+
+def _there(request: Request, folder: Path, text: str) -> str:
+    """A message that names files where the user has them, not where they were brought to be read."""
+    return text.replace(str(folder), request.source.rstrip("/"))
 
 
 def _download(request: Request, remote: Sequence[RemoteFile], folder: Path, progress: Progress) -> None:

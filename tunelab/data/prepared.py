@@ -7,13 +7,13 @@ node's own prepared data set, and makes sure that it holds the same scans as the
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
 
 import numpy as np
 
+from tunelab.data.access import Ready
 from tunelab.data.cache import default_cache, mark_used
 from tunelab.data.dataset import Dataset
 from tunelab.data.deal import deal
@@ -31,22 +31,6 @@ from tunelab.space import DataOptions
 AS_RECORDED = Preprocessing()
 
 
-def chain_of(params: Mapping[str, Any]) -> Preprocessing:
-    """The chain of preprocessing that params name."""
-    return Preprocessing.model_validate(params["preprocessing"])
-
-
-class Access(Protocol):
-    """The data set of a search, after any of its chains."""
-
-    def open(self, chain: Preprocessing) -> Dataset:
-        """The data set after a chain; the same object again within a process.
-
-        Raises:
-            TunelabError: it cannot be prepared or opened here.
-        """
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CacheOptions:
     """Where prepared data sets are kept, and how they are made."""
@@ -59,6 +43,12 @@ class CacheOptions:
     """Scans that may be left out because they cannot be used."""
     limit: int | None = None
     """Bytes that the whole cache may hold."""
+
+    def __post_init__(self) -> None:
+        checks = (("--workers", self.workers, 1), ("--max-bad", self.max_bad, 0), ("--cache-limit", self.limit, 0))
+        for option, value, least in checks:
+            if value is not None and value < least:
+                raise UsageError(f"{option}: {value} is less than {least}")
 
 
 def access_to(
@@ -100,14 +90,7 @@ def prepared_from(
         chains: the preprocessing that is wanted.
         seed: deals the splits.
         cache: where to, and how.
-
-    Raises:
-        UsageError: an option out of range.
     """
-    checks = (("--workers", cache.workers, 1), ("--max-bad", cache.max_bad, 0), ("--cache-limit", cache.limit, 0))
-    for option, value, least in checks:
-        if value is not None and value < least:
-            raise UsageError(f"{option}: {value} is less than {least}")
     place = str(source)
     return Prepared(
         source=place if is_remote(place) else str(Path(place).expanduser().absolute()),
@@ -153,15 +136,15 @@ class Prepared:
         )
 
     def open(self, chain: Preprocessing) -> Dataset:
-        """See :class:`Access`."""
+        """See :class:`~tunelab.data.access.Access`."""
         request = self.request()
         path = place_of(request, self.stamp, chain)
         if not (self.stamp and path.is_dir()):
             path = prepare(request, Progress())[chain]
         return self._checked(open_prepared(path, self.seed))
 
-    def open_all(self, progress: Progress) -> Mapping[Preprocessing, Dataset]:
-        """The data set after each of the chains.
+    def ready(self, progress: Progress) -> Ready:
+        """Prepare what is missing, and open the data set after each of the chains.
 
         Args:
             progress: whom to tell.
@@ -171,22 +154,15 @@ class Prepared:
         """
         places = prepare(self.request(), progress)
         opened = {chain: open_prepared(path, self.seed) for chain, path in places.items()}
-        if len({dataset.fingerprint for dataset in opened.values()}) > 1:
+        fingerprints = {dataset.fingerprint for dataset in opened.values()}
+        if len(fingerprints) > 1:
             counts = "; ".join(f"{chain.describe()}: {dataset.n_scans}" for chain, dataset in opened.items())
             raise DataError(
                 f"{self.source}: some scans were left out after one chain and not after another ({counts}), so trials "
                 "could not be compared; correct or remove what tunelab data check names"
             )
-        return opened
-
-    def known(self) -> Prepared:
-        """The same for trials, once it was opened here: this entry, or on other nodes the same scans.
-
-        Raises:
-            StateError: the entry is damaged.
-        """
-        path = prepare(self.request(), Progress())[self.chains[0]]
-        return replace(self, stamp=read_manifest(path).stamp, fingerprint=open_prepared(path, self.seed).fingerprint)
+        stamp = read_manifest(next(iter(places.values()))).stamp
+        return Ready(datasets=opened, access=replace(self, stamp=stamp, fingerprint=fingerprints.pop()))
 
     def _checked(self, dataset: Dataset) -> Dataset:
         if self.fingerprint not in ("", dataset.fingerprint):

@@ -15,7 +15,7 @@ from tunelab.errors import DataError, ModelError, SpaceError, did_you_mean
 from tunelab.models import conv_rnn, dense_rnn, lstm, simple_rnn
 from tunelab.models.chains import MOST_CHAINS, chains_of
 from tunelab.models.family import Family, Params
-from tunelab.preprocessing import Preprocessing
+from tunelab.preprocessing import Preprocessing, chain_of
 from tunelab.space import Space, Start, explain
 from tunelab.statistics import Statistics
 
@@ -169,7 +169,7 @@ def chains(space: Space) -> list[Preprocessing]:
             file, the key and the remedy. Whatever :func:`starts` raises.
     """
     found = [chain for name in space.families for chain in chains_of(space, name)]
-    found += [Preprocessing.model_validate(params["preprocessing"]) for _, params in starts(space)]
+    found += [chain_of(params) for _, params in starts(space)]
     distinct = list(dict.fromkeys(found))
     if len(distinct) > MOST_CHAINS:
         counts = [f"{len(set(chains_of(space, name)))} of {name}" for name in space.families]

@@ -20,8 +20,8 @@ import yaml
 from rich.console import Console
 
 from tunelab import __version__, metrics
+from tunelab.data.access import Access
 from tunelab.data.dataset import Dataset
-from tunelab.data.prepared import Access
 from tunelab.errors import NoTrialSucceededError, StateError, StorageError, UsageError
 from tunelab.files import write_file
 from tunelab.journal import Journal

@@ -20,11 +20,10 @@ import optuna
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
-from tunelab.data.prepared import chain_of
 from tunelab.domains import Choice, Domain, Float, Int
 from tunelab.errors import ModelError, SpaceError
 from tunelab.models import check_fit, locate, normalise
-from tunelab.preprocessing import Preprocessing
+from tunelab.preprocessing import Preprocessing, chain_of
 from tunelab.space import Space, Start
 from tunelab.tuning.record import Recorder
 

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 from ray import tune
 
+from tunelab.data.access import Access
 from tunelab.data.dataset import Dataset
-from tunelab.data.prepared import Access, chain_of
 from tunelab.errors import StateError, TunelabError
+from tunelab.preprocessing import chain_of
 from tunelab.ranking import Pooled, Stored, weights_file
 from tunelab.storage import open_store
 
@@ -81,10 +82,10 @@ class KerasTrainable(tune.Trainable):  # type: ignore[misc]
         return self._data.open(chain_of(self.config["params"]))
 
     def _begin(self) -> CrossFit:
-        from tunelab import crossfit, training
+        from tunelab import backend, crossfit, training
 
         settings = self._settings
-        training.configure(max(1, int(settings.cpus)), settings.gpus)
+        backend.configure(max(1, int(settings.cpus)), settings.gpus)
         schedule = training.Schedule(
             max_epochs=settings.max_epochs, patience=settings.patience, seed=self.config["seed"]
         )
@@ -150,14 +151,14 @@ def evaluate_stored(
     Raises:
         StateError: a file is not the one that was journalled.
     """
-    from tunelab import crossfit, training
+    from tunelab import backend, crossfit, training
 
     for raw, stored in models:
         if training.digest(raw) != stored.digest:
             raise StateError(
                 f"{stored.file}: the winner's stored weights do not match their digest in the journal; train it again"
             )
-    training.configure(max(1, int(cpus)), gpus)
+    backend.configure(max(1, int(cpus)), gpus)
     scans = data.open(chain_of(params))
     if pooled is not None:
         return crossfit.evaluate_together(params, scans, [(m.fold, raw, m.threshold) for raw, m in models], pooled)

@@ -12,7 +12,11 @@ import numpy as np
 import pytest
 
 from tunelab.data.formats import COMPANIONS, SUFFIXES, WANTED_SUFFIXES, companions, read_header, read_traces
+from tunelab.data.prepared import CacheOptions, prepared_from
+from tunelab.data.preprocess import apply
 from tunelab.errors import DataError
+from tunelab.preprocessing import Preprocessing
+from tunelab.space import DataOptions
 
 X = [[-32768, -1, 0, 5], [1, 2, 3, 32767], [7, 7, 7, 7]]  # (trace, sample), all that int16 holds
 WIDE = [[-(2**24), -1, 0, 5], [1, 2, 3, 2**24], [7, 7, 7, 7]]  # all that float32 holds exactly
@@ -94,6 +98,28 @@ def test_dzt_channels_are_joined_along_the_samples(tmp_path, write):
     path = write.dzt(tmp_path / "a.dzt", [[0, 0, 1, 2, 0, 0, 3, 4], [0, 0, 5, 6, 0, 0, 7, 8]], bits=32, channels=2)
     assert read_header(path).dt == pytest.approx(25e-9)
     np.testing.assert_array_equal(read_traces(path), [[1, 1, 1, 2, 3, 3, 3, 4], [5, 5, 5, 6, 7, 7, 7, 8]])
+
+
+def test_each_channel_is_preprocessed_on_its_own(tmp_path, write):
+    rng = np.random.default_rng(0)
+    both = rng.integers(-1000, 1000, (12, 2, 64))
+    rows = ["scan,trace,label"]
+    for i in range(5):
+        write.dzt(tmp_path / f"s{i}.DZT", (both + i).reshape(12, 128).tolist(), bits=32, channels=2)
+        rows += [f"s{i},{trace},{int(trace == 3)}" for trace in range(12)]
+    (tmp_path / "labels.csv").write_text("\n".join(rows))
+    assert read_header(tmp_path / "s0.DZT").channels == 2
+    chain = Preprocessing(samples=32, background="scan", gain=1.0)
+    cache = CacheOptions(cache=tmp_path / "cache", workers=1)
+    access = prepared_from(tmp_path, options=DataOptions(), chains=(chain,), seed=0, cache=cache)
+    dataset = access.open(chain)
+    raw = read_traces(tmp_path / "s2.DZT")
+    alone = [apply(np.ascontiguousarray(channel), dataset.dt, chain) for channel in np.split(raw, 2, axis=1)]
+    np.testing.assert_array_equal(dataset.samples.read(2), np.concatenate(alone, axis=1))
+    assert dataset.n_samples == 64
+    write.dzt(tmp_path / "s4.DZT", both.reshape(12, 128).tolist(), bits=32, channels=1)
+    with pytest.raises(DataError, match=r"scans differ in channels \(2: 4 scans, 1: 1 scans\); keep one kind"):
+        access.open(chain)
 
 
 def test_dzt_header_in_blocks(tmp_path, write):
