@@ -30,6 +30,7 @@ FLOORS = {  # module or room -> floor; a room is a folder, all of whose modules 
     "checkpoint": 1,
     "data": 2,
     "models": 2,
+    "backend": 2,
     "measures": 3,
     "training": 3,
     "crossfit": 3,
