@@ -467,6 +467,31 @@ def test_an_error_in_the_middle_leaves_nothing_visible_and_says_which_scan(at, f
     assert not visible(folder.parent / "cache")
 
 
+def test_a_fault_that_passes_leaves_no_scan_out_for_good(at, folder, monkeypatch):
+    from tunelab.data import build
+
+    real = build.read_traces
+
+    def out_of_memory(path, components):
+        if "syn007" in path.name:
+            raise DataError(f"{path}: cannot be read (out of memory)")
+        return real(path, components)
+
+    monkeypatch.setattr(build, "read_traces", out_of_memory)
+    with pytest.raises(DataError, match=r"1 of 24 scans cannot be used .*\n  syn007: .*out of memory"):
+        at().open(AS_RECORDED)
+    monkeypatch.setattr(build, "read_traces", real)
+    assert at(max_bad=1).open(AS_RECORDED).n_scans == 24
+
+
+def test_what_cannot_be_dealt_is_told_before_anything_is_read(at, folder, monkeypatch):
+    rows = [line.split(",")[0] + ",one\n" for line in (folder / "scans.csv").read_text().splitlines()[1:]]
+    (folder / "scans.csv").write_text("scan,group\n" + "".join(rows))
+    monkeypatch.setattr("tunelab.data.build.read_traces", lambda *_: pytest.fail("read"))
+    with pytest.raises(DataError, match="24 scans in 1 groups, but 3 folds and a test part need one each"):
+        at().open(AS_RECORDED)
+
+
 def test_a_source_that_changes_meanwhile_is_refused(at, folder, monkeypatch):
     from tunelab.data import build
 

@@ -170,3 +170,15 @@ def test_a_failure_says_what_to_do_and_no_secret(
     assert "canary" not in out
     assert ("the same command goes on from there" in out) == (exit_code == 5)
     assert prepare(url, "remote")[0] == 0
+
+
+def test_a_bad_file_is_named_by_its_place_in_the_bucket(
+    folder: Path, prepare: Callable[..., tuple[int, str]], request: pytest.FixtureRequest
+) -> None:
+    path = folder / "line2.rd3"
+    path.write_bytes(path.read_bytes()[:-7])
+    url = request.getfixturevalue("url")  # put there once the file is bad
+    code, said = prepare(url, "bad")
+    assert code == 3
+    assert f"  line2: {url}/line2.rd3: " in said
+    assert DOWNLOADS not in said
