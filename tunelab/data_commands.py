@@ -199,7 +199,8 @@ def _check(args: argparse.Namespace) -> int:
 
 
 def _list(args: argparse.Namespace) -> int:
-    from tunelab.data.cache import entries, size_text
+    from tunelab.data.cache import entries
+    from tunelab.files import size_text
     from tunelab.preprocessing import Preprocessing
 
     cache = _cache(args)
@@ -218,7 +219,8 @@ def _list(args: argparse.Namespace) -> int:
 
 
 def _prune(args: argparse.Namespace) -> int:
-    from tunelab.data.cache import prune, size_text
+    from tunelab.data.cache import prune
+    from tunelab.files import size_text
 
     if not (args.names or args.all or args.older_than is not None or args.keep is not None):
         raise UsageError("data prune: say what to remove: names, --older-than, --keep or --all")

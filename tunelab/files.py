@@ -105,3 +105,12 @@ def fault_of_key(key: str) -> str | None:
     if "." in parts or "" in parts:
         return "holds '.' or an empty part"
     return None
+
+
+def size_text(size: float) -> str:
+    """Bytes for people: ``95 kB``, ``1.23 GB``."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if size < 999.5:
+            return f"{size:.0f} bytes" if unit == "bytes" else f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.3g} TB"

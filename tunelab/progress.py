@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from tunelab.data.cache import size_text
 from tunelab.data.request import Progress as Told
+from tunelab.files import size_text
 
 LINE_SECONDS = 30.0
 """Between two lines where there is no terminal."""

@@ -19,7 +19,6 @@ from tunelab.data.cache import (
     entry_name,
     make_cache,
     prune,
-    size_text,
     stamp_of,
 )
 from tunelab.data.prepared import AS_RECORDED, CacheOptions, prepared_from
@@ -99,6 +98,22 @@ def test_what_a_killed_removal_left_goes_with_the_next(filled):
     prune(filled, older_than=10**9)
     assert not left.exists()
     assert len(entries(filled)) == 3
+
+
+def test_folders_that_no_preparation_made_are_not_listed_and_never_removed(filled):
+    """As when --cache names a home folder by mistake."""
+    (filled / "thesis").mkdir()
+    (filled / "thesis" / "chapter.txt").write_text("years of work")
+    assert len(entries(filled)) == 3
+    with pytest.raises(UsageError, match="'thesis' means no entry"):
+        prune(filled, names=["thesis"])
+    assert len(prune(filled, everything=True, keep=0)) == 3
+    assert (filled / "thesis" / "chapter.txt").read_text() == "years of work"
+
+
+def test_an_entry_named_twice_goes_once(filled):
+    name = entries(filled)[0].name
+    assert [entry.name for entry in prune(filled, names=[name, name[:-1]])] == [name]
 
 
 def test_a_name_that_means_none_or_several(filled):
@@ -210,6 +225,9 @@ def test_names_tell_everything_that_matters_apart():
 def test_the_default_place(monkeypatch, tmp_path):
     monkeypatch.setenv("TUNELAB_CACHE", str(tmp_path / "mine"))
     assert default_cache() == tmp_path / "mine"
+    monkeypatch.chdir(tmp_path)  # workers and trials may have another working folder
+    monkeypatch.setenv("TUNELAB_CACHE", "mine")
+    assert default_cache() == tmp_path / "mine"
     monkeypatch.delenv("TUNELAB_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert default_cache() == tmp_path / "tunelab"
@@ -222,11 +240,3 @@ def test_a_place_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match=r"cannot be written: .*choose another --cache"):
         make_cache(tmp_path / "file" / "cache")
-
-
-@pytest.mark.parametrize(
-    ("size", "text"),
-    [(0, "0 bytes"), (999, "999 bytes"), (1_000, "1 kB"), (12_070_000_000, "12.1 GB"), (5 * 10**15, "5e+03 TB")],
-)
-def test_sizes_for_people(size, text):
-    assert size_text(size) == text

@@ -20,13 +20,13 @@ def dealt(n: int, *, given=None, positives=2, seed=0):
 def test_given_splits_are_taken_however_few_the_scans():
     given = ["test", "train", "tune", "validation", "train"]
     found = dealt(5, given=given)
-    assert (list(found.splits), found.folds, found.notes, found.words) == (given, (), (), given)
+    assert (list(found.splits), found.folds, found.notes, list(found.places)) == (given, (), (), given)
 
 
 def test_few_scans_get_folds_and_more_get_splits():
     few, many = dealt(FEW_SCANS - 1), dealt(FEW_SCANS)
     assert (few.splits, set(few.folds)) == ((), {-1, 0, 1, 2, 3, 4})
-    assert set(few.words) == {"test", "fold 0", "fold 1", "fold 2", "fold 3", "fold 4"}
+    assert set(few.places) == {"test", "fold 0", "fold 1", "fold 2", "fold 3", "fold 4"}
     assert (set(many.splits), many.folds) == (set(SPLITS), ())
     assert dealt(FEW_SCANS).splits == many.splits
     assert dealt(FEW_SCANS, seed=1).splits != many.splits

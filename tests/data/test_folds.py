@@ -142,9 +142,9 @@ def test_the_check_lists_folds_and_warns_of_the_scans_that_are_judged() -> None:
     table = said[said.index("\nfold ") + 1 :].splitlines()[:6]
     assert [line.split()[:3] for line in table] == [
         ["fold", "scans", "traces"],
-        ["0", "2", "4"],
-        ["1", "1", "2"],
-        ["2", "1", "2"],
+        ["fold", "0", "2"],
+        ["fold", "1", "1"],
+        ["fold", "2", "1"],
         ["test", "1", "2"],
         ["all", "5", "10"],
     ]

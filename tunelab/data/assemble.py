@@ -15,8 +15,20 @@ from tunelab import __version__
 from tunelab.data.build import ShardFacts
 from tunelab.data.deal import Deal, deal
 from tunelab.data.listing import LeftOut, Listed, Listing, check_classes, common_dt
-from tunelab.data.manifest import LABELS, NAME, SUM, Columns, FileFacts, LeftOutFacts, Loss, Manifest, write_manifest
+from tunelab.data.manifest import (
+    LABELS,
+    NAME,
+    SUM,
+    Columns,
+    FileFacts,
+    LeftOutFacts,
+    Loss,
+    Manifest,
+    read_manifest,
+    write_manifest,
+)
 from tunelab.data.tables import first_five
+from tunelab.errors import StateError
 from tunelab.files import sync_folder, write_file
 from tunelab.preprocessing import Preprocessing
 from tunelab.space import DataOptions
@@ -53,12 +65,22 @@ def assemble(finished: Finished, folder: Path, path: Path) -> None:
     manifest, labels = _described(finished)
     write_file(folder / LABELS, labels)
     write_manifest(folder, manifest)
+    publish(folder, path)
+
+
+def publish(folder: Path, path: Path) -> bool:
+    """Let a folder appear as ``path`` if its manifest is whole; whether it is."""
+    try:
+        manifest = read_manifest(folder)
+    except StateError:
+        return False
     for file in folder.iterdir():  # facts of shards, and what a killed preparation had half written
         if file.name not in {*manifest.files, NAME, SUM}:
             file.unlink()
     sync_folder(folder)
     folder.rename(path)
     sync_folder(path.parent)
+    return True
 
 
 def deal_listed(source: str, scans: Sequence[Listed], seed: int) -> Deal:
@@ -105,7 +127,7 @@ def _described(finished: Finished) -> tuple[Manifest, bytes]:
             file=[os.path.relpath(scan.file, finished.root) for scan in scans],
             group=[scan.group for scan in scans],
             split=[scan.split for scan in scans],
-            dealt=dealt.words,
+            dealt=list(dealt.places),
             shard=[stored[scan.id][0] for scan in scans],
             row=[stored[scan.id][1].row for scan in scans],
             traces=[scan.n_traces for scan in scans],

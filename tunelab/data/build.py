@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -116,15 +117,12 @@ def build_shard(task: ShardTask) -> int:
         StorageError: it could not be written; nothing half-written is counted.
     """
     try:
-        writers = [_Writer(target.folder, task.shard, task.dtype) for target in task.targets]
-        try:
+        with ExitStack() as stack:
+            writers = [_Writer(target.folder, task.shard, task.dtype, stack) for target in task.targets]
             for piece in task.pieces:
                 _store(piece, task, writers)
             for writer in writers:
                 writer.close()
-        finally:
-            for writer in writers:
-                writer.drop()
     except OSError as error:
         place = task.targets[0].folder.parent
         raise StorageError(
@@ -166,12 +164,11 @@ def _preprocessed(raw: NDArray[np.float32], piece: Piece, task: ShardTask, chain
 class _Writer:
     """The files of one shard under temporary names, hashed as they are written."""
 
-    def __init__(self, folder: Path, shard: int, dtype: DType) -> None:
+    def __init__(self, folder: Path, shard: int, dtype: DType, stack: ExitStack) -> None:
         self._folder = folder
         self._shard = shard
         self._dtype = dtype
-        self._samples = _Hashed(folder / shard_name(shard))
-        self._moments = _Hashed(folder / moments_name(shard))
+        self._samples, self._moments = (_Hashed(folder / name(shard), stack) for name in (shard_name, moments_name))
         self._row = 0
         self._scans: list[ScanFacts] = []
         self.left_out: list[LeftOutFacts] = []
@@ -207,18 +204,15 @@ class _Writer:
         )
         write_file(facts_path(self._folder, self._shard), facts.model_dump_json().encode())
 
-    def drop(self) -> None:
-        self._samples.drop()
-        self._moments.drop()
-
 
 class _Hashed:
     """A file that gets its name once it is whole and on disk."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, stack: ExitStack) -> None:
         self.path = path
         self._temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         self._file = self._temporary.open("wb")
+        stack.callback(self._drop)
         self._digest = hashlib.sha256()
         self._bytes = 0
 
@@ -234,7 +228,7 @@ class _Hashed:
         self._temporary.replace(self.path)
         return FileFacts(bytes=self._bytes, sha256=self._digest.hexdigest())
 
-    def drop(self) -> None:
+    def _drop(self) -> None:
         """After :meth:`close` nothing; before it, leave no trace."""
         if not self._file.closed:
             try:

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from tunelab.data.manifest import FORMAT, SUM, Manifest, read_manifest
 from tunelab.errors import DataError, StateError, StorageError, UsageError
+from tunelab.files import size_text
 from tunelab.preprocessing import Preprocessing
 from tunelab.space import DataOptions
 
@@ -27,6 +28,8 @@ BUILDING = ".building"
 DOWNLOADS = ".downloads"
 _LOCKS = ".locks"
 _REMOVED = ".removed"
+_NAME = re.compile(r"[A-Za-z0-9-]+-[0-9a-f]{16}")
+"""What :func:`entry_name` makes; a folder of another name is somebody's own, and ``--cache`` names the wrong place."""
 
 # entry -> descriptor of a shared lock, held until the process ends
 _in_use: dict[Path, int] = {}
@@ -54,7 +57,7 @@ class Entry:
 def default_cache() -> Path:
     """``$TUNELAB_CACHE``, else ``tunelab`` in the user's cache folder."""
     if told := os.environ.get("TUNELAB_CACHE"):
-        return Path(told).expanduser()
+        return Path(told).expanduser().absolute()
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "tunelab"
 
@@ -127,19 +130,19 @@ def mark_used(path: Path) -> None:
 
 
 def entries(cache: Path) -> list[Entry]:
-    """Everything in the cache, the longest unused first.
+    """Everything in the cache, the longest unused first; what no preparation has made is none of it.
 
     Raises:
         StorageError: the folder cannot be read.
     """
     found = []
     try:
-        places = [path for path in cache.iterdir() if path.is_dir() and not path.name.startswith(".")]
+        places = [path for path in cache.iterdir() if _NAME.fullmatch(path.name) and path.is_dir()]
         hidden = [p for name in (BUILDING, DOWNLOADS) if (cache / name).is_dir() for p in (cache / name).iterdir()]
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise StorageError(f"{cache}: cannot be read: {error.strerror}; check its permissions") from error
+        raise StorageError(f"{cache}: cannot be read: {error.strerror}; choose another --cache") from error
     for path in [*places, *hidden]:
         manifest = None
         if path in hidden:
@@ -186,7 +189,7 @@ def prune(
     for path in cache.glob(f"{_REMOVED}-*"):  # of a removal that was killed
         shutil.rmtree(path, ignore_errors=True)
     there = entries(cache)
-    chosen = [entry for name in names for entry in _named(name, there)]
+    chosen = list({entry.path: entry for name in names for entry in _named(name, there)}.values())
     for entry in chosen:
         if entry.state in ("in use", "in work"):
             raise DataError(f"{entry.path}: is {entry.state}; end the process that uses it first")
@@ -267,16 +270,6 @@ def check_room(cache: Path, needed: Sequence[tuple[str, int]], done: int, limit:
             f"{remedy}, or raise --cache-limit"
         )
     return line
-
-
-def size_text(size: int) -> str:
-    """Bytes for people, such as ``12.1 GB``."""
-    value, unit = float(size), "bytes"
-    for unit in ("bytes", "kB", "MB", "GB", "TB"):
-        if value < 1000 or unit == "TB":
-            break
-        value /= 1000
-    return f"{size:,} bytes" if unit == "bytes" else f"{value:.3g} {unit}"
 
 
 def _named(name: str, there: Sequence[Entry]) -> list[Entry]:

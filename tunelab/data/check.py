@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from tunelab.data.dataset import SPLITS, Dataset, Part
 from tunelab.data.splits import FEW_SCANS
 from tunelab.data.tables import first_five
+from tunelab.files import size_text
 from tunelab.metrics import always_positive_f1
 
 SPREAD = 0.35
@@ -47,7 +48,7 @@ def describe(dataset: Dataset) -> str:
         "scans": _scans(dataset),
         "traces": f"{dataset.n_traces:,} in all, {_spread(dataset.lengths, 'a scan')}",
         "samples": f"{dataset.n_samples:,} a trace, {_rate(dataset)}",
-        "memory": f"{_size(dataset.n_traces * dataset.n_samples * 4)} of float32",
+        "memory": f"{size_text(dataset.n_traces * dataset.n_samples * 4)} of float32",
         "shards": _shards(dataset),
         "amplitude": _amplitude(peaks),
         "positives": _positives(dataset),
@@ -133,8 +134,8 @@ def _positives(dataset: Dataset) -> str:
 
 def _table(dataset: Dataset) -> list[str]:
     lines = [f"{_word(dataset):<12}{'scans':>7}{'traces':>12}{'positive':>11}{'share':>8}{'always-positive F1':>20}"]
-    where, positives = np.array(_places(dataset)), dataset.positives_of_scans()
-    for name in [*map(str, range(dataset.n_folds)), "test"] if dataset.folds else SPLITS:
+    where, positives = np.array(dataset.places), dataset.positives_of_scans()
+    for name in [*(f"fold {k}" for k in range(dataset.n_folds)), "test"] if dataset.folds else SPLITS:
         there = where == name
         lines.append(_line(name, int(there.sum()), int(dataset.lengths[there].sum()), int(positives[there].sum())))
     return [*lines, _line("all", dataset.n_scans, dataset.n_traces, int(positives.sum()))]
@@ -142,11 +143,6 @@ def _table(dataset: Dataset) -> list[str]:
 
 def _word(dataset: Dataset) -> str:
     return "fold" if dataset.folds else "split"
-
-
-def _places(dataset: Dataset) -> list[str]:
-    """Where each scan was dealt: its split, or the number of its fold."""
-    return ["test" if fold < 0 else str(fold) for fold in dataset.folds] or list(dataset.splits)
 
 
 def _line(name: str, scans: int, traces: int, positive: int) -> str:
@@ -161,7 +157,7 @@ def _oddities(dataset: Dataset) -> list[str]:
     if silent:
         n = sum(silent.values())
         lines.append(f"silent traces: {n:,} in {len(silent):,} scans hold one value only ({_named(silent)})")
-    place = dict(zip(dataset.scans, _places(dataset), strict=True))
+    place = dict(zip(dataset.scans, dataset.places, strict=True))
     same = identical_scans(dataset)
     across = [group for group in same if len({place[scan] for scan in group}) > 1]
     if across:
@@ -244,14 +240,6 @@ def _spread(sizes: NDArray[np.int64], word: str) -> str:
     low, high = int(sizes.min()), int(sizes.max())
     median = f"{np.median(sizes):,.1f}".removesuffix(".0")
     return f"{low:,} {word}" if low == high else f"{low:,} to {high:,} {word}, median {median}"
-
-
-def _size(size: float) -> str:
-    unit = "MiB"
-    size /= 2**20
-    if size >= 1024:
-        size, unit = size / 1024, "GiB"
-    return f"{size:,.1f} {unit}"
 
 
 def _rate(dataset: Dataset) -> str:

@@ -98,7 +98,7 @@ def choose(dataset: Dataset, most: int) -> list[int]:
         dataset: any.
         most: scans at most.
     """
-    places, holding = _places(dataset), dataset.positives_of_scans() > 0
+    places, holding = dataset.places, dataset.positives_of_scans() > 0
     order = [*(f"fold {k}" for k in range(dataset.n_folds)), *([] if dataset.folds else SPLITS[:-1]), "test"]
     chosen: list[int] = []
     for wanted in (True, False):
@@ -113,10 +113,6 @@ def _dealt(there: list[list[int]], most: int) -> list[int]:
     taken = [k for k in turns if k is not None][:most]
     shares = [(scans, taken.count(k)) for k, scans in enumerate(there)]
     return [scans[(2 * n + 1) * len(scans) // (2 * share)] for scans, share in shares for n in range(share)]
-
-
-def _places(dataset: Dataset) -> list[str]:
-    return ["test" if fold < 0 else f"fold {fold}" for fold in dataset.folds] or list(dataset.splits)
 
 
 def _png(dataset: Dataset, chosen: list[int]) -> bytes:
@@ -202,7 +198,7 @@ def _panel(axes: Axes, dataset: Dataset, scan: int, *, first: bool, last: bool) 
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
     axes.yaxis.set_major_locator(MaxNLocator(5, integer=dataset.dt is None, min_n_ticks=1))
     positive = int(np.count_nonzero(labels))
-    place = _places(dataset)[scan]
+    place = dataset.places[scan]
     _name(axes, dataset.scans[scan], f"{place}   {positive:,} / {traces:,} positive")
     if first:
         axes.set_ylabel("sample" if dataset.dt is None else "time, ns")

@@ -185,6 +185,11 @@ class Dataset:
             return f"cross-fitted over {self.n_folds} folds of {self.n_scans - test} scans, {test} test scans"
         return "four splits: " + ", ".join(f"{split} {self.splits.count(split)}" for split in SPLITS)
 
+    @property
+    def places(self) -> tuple[str, ...]:
+        """Where each scan was dealt: ``train``, or ``fold 3``."""
+        return places_of(self.splits, self.folds)
+
     def positives_of_scans(self) -> NDArray[np.int64]:
         """Traces labelled 1 of each scan, shape (scan,)."""
         return np.add.reduceat(self.labels, np.cumsum(self.lengths) - self.lengths, dtype=np.int64)
@@ -275,6 +280,11 @@ def splits_of_fold(folds: Sequence[int], k: int) -> tuple[str, ...]:
         raise ValueError(f"fold {k}: not from 0 to {count - 1}")
     names = {-1: "test", k: "validation", (k + 1) % count: "tune"}
     return tuple(names.get(fold, "train") for fold in folds)
+
+
+def places_of(splits: Sequence[str], folds: Sequence[int]) -> tuple[str, ...]:
+    """In words: the fold of each scan where there are folds, ``test`` for -1, else its split."""
+    return tuple("test" if fold < 0 else f"fold {fold}" for fold in folds) or tuple(splits)
 
 
 def deal_shards(sizes: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tunelab.data.dataset import places_of
 from tunelab.data.splits import FEW_SCANS, NO_TEST, assign_folds, assign_splits, without_positives
 from tunelab.errors import DataError, UsageError
 
@@ -20,9 +21,9 @@ class Deal:
     notes: tuple[str, ...]
 
     @property
-    def words(self) -> list[str]:
-        """Of each scan, ``train`` or ``fold 3``."""
-        return [f"fold {fold}" if fold >= 0 else "test" for fold in self.folds] or list(self.splits)
+    def places(self) -> tuple[str, ...]:
+        """Where each scan was dealt: ``train``, or ``fold 3``."""
+        return places_of(self.splits, self.folds)
 
 
 def deal(

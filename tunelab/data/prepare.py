@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tunelab.data.assemble import Finished, assemble, deal_listed
+from tunelab.data.assemble import Finished, assemble, deal_listed, publish
 from tunelab.data.build import ShardFacts, Target, build_shard, facts_path, read_facts
 from tunelab.data.cache import BUILDING, DOWNLOADS, alone, bytes_below, check_room, make_cache, stamp_of
 from tunelab.data.formats import WANTED_SUFFIXES, check_components
@@ -93,6 +93,10 @@ def _prepare(
     remote: Sequence[RemoteFile] | None,
 ) -> None:
     """Make the missing entries; the caller holds the lock."""
+    # killed between its manifest and its name
+    places = {chain: path for chain, path in places.items() if not publish(work / path.name, path)}
+    if not places:
+        return
     folder = Path(request.source)
     if remote is not None:
         folder = request.cache / DOWNLOADS / work.name

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import deque
 
+from tunelab.files import size_text
+
 
 class Pace:
     """Watches the bytes that have arrived.
@@ -38,20 +40,11 @@ class Pace:
             return None
         self._said = True
         if not rate:
-            return f"nothing has arrived for {now - since:.0f} s; it is tried further ({amount(left)} are left)"
+            return f"nothing has arrived for {now - since:.0f} s; it is tried further ({size_text(left)} are left)"
         return (
-            f"the link is slow: {amount(rate)} a second over the last {now - since:.0f} s; {amount(left)} are left, "
-            f"about {span(left / rate)}; the download goes on"
+            f"the link is slow: {size_text(rate)} a second over the last {now - since:.0f} s; {size_text(left)} are "
+            f"left, about {span(left / rate)}; the download goes on"
         )
-
-
-def amount(size: float) -> str:
-    """Bytes for a reader: ``95 kB``, ``1.2 GB``."""
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if size < 999.5:
-            return f"{size:.0f} {unit}" if unit == "bytes" or size >= 9.95 else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"
 
 
 def span(seconds: float) -> str:
