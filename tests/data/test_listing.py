@@ -196,6 +196,14 @@ def test_scans_that_are_not_listed_are_left_out_and_noted(make_folder, load_fold
     assert dataset.notes == ("2 scans are left out: scans.csv does not list them (s06, s07)",)
 
 
+def test_hidden_files_are_no_scans(make_folder, load_folder):
+    folder = make_folder(6)
+    (folder / "scans" / "._s00_merged.out").write_bytes(b"what another system keeps beside a copied file")
+    (folder / ".DT1").write_bytes(b"")
+    dataset = load_folder(folder)
+    assert (dataset.n_scans, dataset.notes) == (6, ())
+
+
 def test_missing_and_extra_labels_with_counts_and_the_first_five(make_folder, refuse):
     folder = make_folder(8)
     head, *rows = rows_of(folder / "labels.csv")
@@ -206,7 +214,7 @@ def test_missing_and_extra_labels_with_counts_and_the_first_five(make_folder, re
     write_csv(folder / "labels.csv", [head, *rows, ["s01", "6", "0"]])
     refuse(folder, r"s01: .*labels.csv: label for trace 6, but it has 6; count traces from 0")
     (folder / "labels.csv").unlink()
-    refuse(folder, r"s00: .*no labels.csv, and: 5 of 5 traces lack a label")
+    refuse(folder, r"s00: .*no labels.csv, and 5 of 5 traces lack a label")
 
 
 @pytest.mark.parametrize(("label", "only"), [("0", "none"), ("1", "every one")])

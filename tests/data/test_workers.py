@@ -49,6 +49,16 @@ def test_a_lost_process_is_told_with_a_remedy():
         list(workers.map(die, range(8)))
 
 
+def blocks_ctrl_c(task: int) -> bool:
+    return signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
+def test_ctrl_c_is_the_parent_s_alone_from_a_process_s_first_moment():
+    with Workers(2) as workers:
+        assert all(workers.map(blocks_ctrl_c, range(4)))
+    assert not blocks_ctrl_c(0)
+
+
 def test_as_many_as_this_process_may_use(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 5, 7})
     assert default_workers() == 3

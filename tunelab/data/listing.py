@@ -157,13 +157,13 @@ def common_dt(intervals: Sequence[float | None], notes: list[str]) -> float | No
 
 
 def _walk(folder: Path) -> Iterator[tuple[str, list[str]]]:
-    """The folder and all below it that are not hidden, each with the names of its files."""
+    """The folder and all below it, each with the names of its files; nothing hidden, such as a copy's ``._x.h5``."""
     seen = {os.path.realpath(folder)}
     for place, folders, names in os.walk(folder, onerror=_refuse, followlinks=True):
         below = [(name, os.path.realpath(f"{place}/{name}")) for name in folders if not name.startswith(".")]
         folders[:] = [name for name, path in below if path not in seen]  # a link may lead round in a circle
         seen.update(path for _, path in below)
-        yield place, names
+        yield place, [name for name in names if not name.startswith(".")]
 
 
 def _refuse(error: OSError) -> None:
@@ -229,11 +229,11 @@ def _labels(
     """A label for every trace of every scan, from ``labels.csv`` or from the scan's own file."""
     table = folder / "labels.csv"
     given = read_labels(table) if table.exists() else {}
-    place = str(table) if table.exists() else f"{folder}: no labels.csv, and"
+    place = f"{table}:" if table.exists() else f"{folder}: no labels.csv, and"
     unknown = sorted(set(given) - listed)
     if unknown:
         raise DataError(
-            f"{place}: labels for {len(unknown)} scans that are not there ({first_five(unknown)}); add the scans, or "
+            f"{place} labels for {len(unknown)} scans that are not there ({first_five(unknown)}); add the scans, or "
             "remove the rows"
         )
     labels = {}
@@ -241,7 +241,7 @@ def _labels(
         own, n, by_trace = header.labels, header.n_traces, given.get(scan)
         if by_trace is None:
             if own is None:
-                reasons[scan] = f"{place}: {n} of {n} traces lack a label; give every trace 0 or 1"
+                reasons[scan] = f"{place} {n} of {n} traces lack a label; give every trace 0 or 1"
             else:
                 labels[scan] = own
             continue
@@ -249,11 +249,11 @@ def _labels(
         lacking = n - (len(by_trace) - len(beyond))
         label = np.array([by_trace.get(trace, 0) for trace in range(n)], dtype=np.int8)
         if beyond:
-            reasons[scan] = f"{place}: label for trace {min(beyond)}, but it has {n}; count traces from 0"
+            reasons[scan] = f"{place} label for trace {min(beyond)}, but it has {n}; count traces from 0"
         elif lacking:
-            reasons[scan] = f"{place}: {lacking} of {n} traces lack a label; give every trace 0 or 1"
+            reasons[scan] = f"{place} {lacking} of {n} traces lack a label; give every trace 0 or 1"
         elif own is not None and not np.array_equal(own, label):
-            reasons[scan] = f"{place}: other labels than in its own file (y); keep one of the two"
+            reasons[scan] = f"{place} other labels than in its own file (y); keep one of the two"
         else:
             labels[scan] = label
     return labels

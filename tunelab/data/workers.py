@@ -39,7 +39,14 @@ class Workers:
             self._pool = ProcessPoolExecutor(
                 self.count, mp_context=multiprocessing.get_context("spawn"), initializer=_end_with_parent
             )
-            self._pool.submit(os.getpid)  # the first task starts them
+            # a terminal sends Ctrl-C to all processes, and the parent decides what it means; a process inherits what
+            # is blocked, so that it stays silent while it still imports
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+            try:
+                for _ in range(self.count):  # each task starts a process while none is idle
+                    self._pool.submit(os.getpid)
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
