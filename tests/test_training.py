@@ -4,6 +4,7 @@ checkpoint."""
 from __future__ import annotations
 
 import dataclasses
+import gc
 import math
 from pathlib import Path
 from typing import Any
@@ -165,6 +166,57 @@ def test_packed_arrays_come_back_and_pickles_do_not() -> None:
     with pytest.raises(ValueError, match="pickle"):
         unpack(pack([np.array([{"a": 1}], dtype=object)]))
     assert digest(b"") == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+
+
+@pytest.mark.parametrize("protocol", ["pooled", "incremental"])
+def test_epochs_leave_no_batches_and_no_parts_behind(small_data: Dataset, protocol: str) -> None:
+    from tunelab.data.batches import Batches
+    from tunelab.data.dataset import Part
+
+    one = training(in_shards(small_data, 1, 2, 3, 4, 5), max_epochs=9, protocol=protocol)
+
+    def alive() -> tuple[int, int]:
+        gc.collect()
+        found = gc.get_objects()
+        return sum(isinstance(x, Batches) for x in found), sum(isinstance(x, Part) for x in found)
+
+    one.run_epoch()
+    batches, parts = alive()
+    for _ in range(4):
+        one.run_epoch()
+    now = alive()
+    assert 1 <= now[0] <= batches  # fewer where another test's are let go meanwhile
+    assert 1 <= now[1] <= parts
+
+
+def test_later_epochs_trace_nothing_anew(small_data: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the steps, each of whose traces goes through the model in Python, nor what feeds them."""
+    import keras
+
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("only TensorFlow traces")
+    import tensorflow as tf
+
+    one = training(small_data)
+    traces: list[Any] = []
+    call, from_generator = one.model.call, tf.data.Dataset.from_generator
+
+    def counted(inputs: Any, **kwargs: Any) -> Any:
+        traces.append(inputs)
+        return call(inputs, **kwargs)
+
+    def made(generator: Any, **kwargs: Any) -> Any:
+        traces.append(generator)
+        return from_generator(generator, **kwargs)
+
+    monkeypatch.setattr(one.model, "call", counted)
+    monkeypatch.setattr(tf.data.Dataset, "from_generator", made)
+    one.run_epoch()
+    before = len(traces)
+    assert before >= 3
+    one.run_epoch()
+    one.run_epoch()
+    assert len(traces) == before
 
 
 def passes_over(one: Training, shard: int, epoch: int, passes: int) -> tuple[list[float], list[Any]]:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from tunelab import metrics
 from tunelab.checkpoint import Arrays, digest, pack, read_checkpoint, unpack, write_checkpoint
-from tunelab.data.batches import Batches
+from tunelab.data.batches import Batches, Feed
 from tunelab.data.dataset import Dataset, Part
 from tunelab.data.order import Scans, reading_batches, training_batches
 from tunelab.data.statistics import of_part
@@ -80,7 +80,7 @@ class Training:
         self.schedule = schedule
         self.data = data
         self.longest = int(data.lengths.max())
-        self.train = data.part("train")
+        self.train, self.tune, self.validation = (data.part(split) for split in ("train", "tune", "validation"))
         self.shards = tuple(int(shard) for shard in np.unique(self.train.shards))
         statistics = None if params["normalisation"] == "none" else of_part(self.train)
         self.model = build_model(params, data.n_samples, statistics)
@@ -90,6 +90,7 @@ class Training:
             # XLA on a CPU compiles for longer than these models train
             jit_compile=False if keras.backend.backend() == "tensorflow" else "auto",
         )
+        self.feed = Feed(data.n_samples)
         self.epoch = 0
         self.seconds = 0.0
         self.best_epoch = 0
@@ -118,7 +119,8 @@ class Training:
         """The model's share of "positive" for each trace of a part, in its order, shape (trace,)."""
         scores = np.empty(part.n_traces)
         groups = reading_batches(part, size=EVALUATION_SCANS, longest=self.longest)
-        for scans, (inputs, _, _) in zip(groups, Batches(part, groups, longest=self.longest).feed(), strict=True):
+        fed = self.feed.of(Batches(part, groups, longest=self.longest))
+        for scans, (inputs, _, _) in zip(groups, fed, strict=True):
             # predict() would make one array of all answers, and they differ in length
             answers = np.asarray(self.model.predict_on_batch(inputs))[..., 1]
             for scan, answer in zip(scans, answers, strict=True):
@@ -168,7 +170,6 @@ class Training:
         """
         shard = self.shards[self.epoch]
         scans = np.flatnonzero(self.train.shards == shard)
-        tune = self.data.part("tune")
         kept: Arrays = ()
         best, best_dense, kept_loss, done = 0, -math.inf, math.nan, 0
         while done < self.params["shard_epochs"] and done - best < self.params["shard_patience"]:
@@ -176,7 +177,7 @@ class Training:
             done += 1
             if not math.isfinite(loss):
                 return {"loss": loss, "shard": shard + 1, "shard_epochs": done}
-            dense = metrics.average_precision(tune.labels, self.scores(tune))
+            dense = metrics.average_precision(self.tune.labels, self.scores(self.tune))
             if done == 1 or dense > best_dense:
                 best, best_dense = done, dense if math.isfinite(dense) else -math.inf
                 kept, kept_loss = self.model.get_weights(), loss
@@ -194,7 +195,7 @@ class Training:
         )
         batches = Batches(self.train, groups, longest=self.longest, class_weight=self.params["class_weight"])
         stop = keras.callbacks.TerminateOnNaN(raise_error=False)
-        history = self.model.fit(batches.feed(), epochs=1, shuffle=False, verbose=0, callbacks=[stop])
+        history = self.model.fit(self.feed.of(batches), epochs=1, shuffle=False, verbose=0, callbacks=[stop])
         return float(history.history.get("loss", [math.nan])[-1])
 
     def _ended(self, incremental: bool) -> str:
@@ -205,7 +206,7 @@ class Training:
         return "patience" if not incremental and self.epoch - self.best_epoch >= self.schedule.patience else ""
 
     def _evaluate(self) -> dict[str, float]:
-        tune, validation = self.data.part("tune"), self.data.part("validation")
+        tune, validation = self.tune, self.validation
         tune_scores, scores = self.scores(tune), self.scores(validation)
         threshold = metrics.best_threshold(tune.labels, tune_scores)
         return {

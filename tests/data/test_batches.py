@@ -3,6 +3,8 @@ the scans of a batch."""
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tunelab.data.batches import Batches
+from tunelab.data.batches import Batches, Feed
 from tunelab.data.dataset import Dataset, Part, make_dataset
 from tunelab.models import FAMILIES, build_model, normalise
 
@@ -130,8 +132,9 @@ def test_a_step_is_traced_once_whatever_the_lengths(order: list[list[int]]) -> N
     """Also over several epochs, each of which Keras sees as a data set of its own."""
     part = of_lengths(9, 9, 9, 9, 4, 3, 7)
     model, layer = counting()
+    feed = Feed(SAMPLES)
     for some in (order, order[::-1], [[2, 3], [0, 1], [5]]):
-        history = model.fit(Batches(part, groups(*some), longest=9).feed(), shuffle=False, verbose=0)
+        history = model.fit(feed.of(Batches(part, groups(*some), longest=9)), shuffle=False, verbose=0)
         assert np.isfinite(history.history["loss"][0])
     if keras.backend.backend() == "tensorflow":
         assert layer.shapes == [(None, None, SAMPLES)]
@@ -150,14 +153,45 @@ def test_keras_alone_would_not_take_them() -> None:
 def test_the_feed_gives_every_batch_in_order() -> None:
     part = of_lengths(9, 9, 9, 4, 3, 7)
     batches = Batches(part, groups([0, 1], [5, 2], [4, 3]), longest=9, class_weight=3.0)
+    feed = Feed(SAMPLES)
     for epoch in range(2):
-        fed = list(batches.feed())
+        fed = list(feed.of(batches))
         assert len(fed) == len(batches), epoch
         for i, (inputs, labels, weights) in enumerate(fed):
             np.testing.assert_array_equal(np.asarray(inputs["traces"]), batches[i][0]["traces"])
             np.testing.assert_array_equal(np.asarray(inputs["lengths"]), batches[i][0]["lengths"])
             np.testing.assert_array_equal(np.asarray(labels), batches[i][1])
             np.testing.assert_array_equal(np.asarray(weights), batches[i][2])
+
+
+def test_a_feed_gives_each_batches_its_own() -> None:
+    """Also one that is still read when the next has been asked for."""
+    part = of_lengths(9, 8, 7, 4, 3, 6)
+    feed = Feed(SAMPLES)
+
+    def lengths(fed: Any) -> list[list[int]]:
+        return [np.asarray(inputs["lengths"]).tolist() for inputs, _, _ in fed]
+
+    first = iter(feed.of(Batches(part, groups([0, 1], [2], [3]), longest=9)))
+    assert lengths([next(first)]) == [[9, 8]]
+    assert lengths(feed.of(Batches(part, groups([4], [5]), longest=9))) == [[3], [6]]
+    assert lengths(feed.of(Batches(part, [], longest=9))) == []
+    assert lengths(first) == [[7], [4]]
+
+
+def test_batches_that_were_fed_are_let_go() -> None:
+    part = of_lengths(9, 8, 7, 4)
+    model, _ = counting()
+    feed = Feed(SAMPLES)
+    given = []
+    for some in ([[0, 1], [2, 3]], [[2], [3, 0]], [[1, 2, 3]], [[0], [1], [2]]):
+        batches = Batches(part, groups(*some), longest=9)
+        given.append(weakref.ref(batches))
+        model.fit(feed.of(batches), shuffle=False, verbose=0)
+        assert len(list(feed.of(batches))) == len(some)
+    del batches
+    gc.collect()
+    assert [one() is None for one in given] == [True, True, True, keras.backend.backend() != "tensorflow"]
 
 
 def test_samples_on_disk_are_read_a_batch_at_a_time(tmp_path: Path) -> None:
@@ -191,7 +225,7 @@ def test_samples_on_disk_are_read_a_batch_at_a_time(tmp_path: Path) -> None:
     )
     batches = Batches(part, groups([0], [1], [2], [3], [4], [5]), longest=5)
     assert not seen
-    each: Iterator[Any] = iter(batches.feed())
+    each: Iterator[Any] = iter(Feed(SAMPLES).of(batches))
     inputs, _, _ = next(each)
     np.testing.assert_array_equal(np.asarray(inputs["traces"])[0], stored[:4])
     assert len(seen) <= 3  # the one in hand, one kept ready, one being read
@@ -204,7 +238,9 @@ def test_an_answer_does_not_depend_on_the_batch(family: str) -> None:
     part = of_lengths(7, 7, 12, 20, 3, 1)
     model = small(family)
     # statistics that are not those of a model never trained
-    compiled(model).fit(Batches(part, groups([0, 3], [5, 4, 2]), longest=20).feed(), shuffle=False, verbose=0)
+    compiled(model).fit(
+        Feed(SAMPLES).of(Batches(part, groups([0, 3], [5, 4, 2]), longest=20)), shuffle=False, verbose=0
+    )
 
     def answer(*scans: int) -> NDArray[np.float32]:
         batch, _, _ = Batches(part, groups(list(scans)), longest=20)[0]

@@ -68,34 +68,60 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]
             weights[row, :length] = np.where(own == 1, self.class_weight, 1.0)
         return {"traces": traces, "lengths": lengths.astype(np.int32)}, labels, weights
 
-    def feed(self) -> Any:
-        """What ``fit`` takes, and what can be iterated over for one batch after another.
 
-        Under TensorFlow a tf.data.Dataset. Keras would make one by itself, but it takes the shapes from the first
-        two batches: if these agree, it promises that length of all of them and fails at the first that differs; and
-        as the promise is part of the type, every other one would trace the training step anew. Here the lengths are
-        left open, so a step is traced once.
+class Feed:
+    """Hands batches to Keras, one :class:`Batches` after another; make one for a training and keep it.
+
+    Under TensorFlow it hands out a tf.data.Dataset. Keras would make one by itself, but it takes the shapes from the
+    first two batches: if these agree, it promises that length of all of them and fails at the first that differs; and
+    as the promise is part of the type, every other one would trace the training step anew. Here the lengths are left
+    open, so a step is traced once.
+
+    TensorFlow keeps the generator that it reads from, and all that this one knows, until ``clear_session``. So there
+    is one for all epochs and splits, which is told what to go through next; a new one for each would let memory grow.
+    """
+
+    def __init__(self, n_samples: int) -> None:
+        """Nothing is made yet.
+
+        Args:
+            n_samples: samples of every trace.
         """
+        self.n_samples = n_samples
+        self._source: Any = None
+        self._batches: Sequence[Batch] = ()
+
+    def of(self, batches: Batches) -> Any:
+        """What ``fit`` takes, and what can be iterated over for one batch after another, until the next call."""
         if keras.backend.backend() != "tensorflow":
-            return self
+            return batches
         import tensorflow as tf
 
-        signature = (
-            {
-                "traces": tf.TensorSpec((None, None, self.part.samples.n_samples), tf.float32),
-                "lengths": tf.TensorSpec((None,), tf.int32),
-            },
-            tf.TensorSpec((None, None), tf.int32),
-            tf.TensorSpec((None, None), tf.float32),
-        )
-        data = tf.data.Dataset.from_generator(self._each, output_signature=signature)
-        data = data.apply(tf.data.experimental.assert_cardinality(len(self))).prefetch(AHEAD)
+        if self._source is None:
+            self._source = self._made()
+        self._batches = batches
+        # Keras asks how many there are, and warns where a data set that does not tell ends
+        data = self._source.apply(tf.data.experimental.assert_cardinality(len(batches))).prefetch(AHEAD)
         options = tf.data.Options()
         # its thread sleeps for 10, 20, 40... ms, and the end of an epoch now and then waits until it wakes: epochs of
         # 0.3 s took 0.63 s, those of 3 s took 5.11 s; here it has nothing to tune
         options.autotune.enabled = False
         return data.with_options(options)
 
+    def _made(self) -> Any:
+        import tensorflow as tf
+
+        signature = (
+            {
+                "traces": tf.TensorSpec((None, None, self.n_samples), tf.float32),
+                "lengths": tf.TensorSpec((None,), tf.int32),
+            },
+            tf.TensorSpec((None, None), tf.int32),
+            tf.TensorSpec((None, None), tf.float32),
+        )
+        return tf.data.Dataset.from_generator(self._each, output_signature=signature)
+
     def _each(self) -> Iterator[Batch]:
-        for index in range(len(self)):
-            yield self[index]
+        batches = self._batches  # one that is still read goes on with its own after the next has been asked for
+        for index in range(len(batches)):
+            yield batches[index]
