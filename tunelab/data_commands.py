@@ -199,7 +199,7 @@ def _check(args: argparse.Namespace) -> int:
 
 
 def _list(args: argparse.Namespace) -> int:
-    from tunelab.data.cache import entries
+    from tunelab.data.inventory import entries
     from tunelab.files import size_text
     from tunelab.preprocessing import Preprocessing
 
@@ -219,7 +219,7 @@ def _list(args: argparse.Namespace) -> int:
 
 
 def _prune(args: argparse.Namespace) -> int:
-    from tunelab.data.cache import prune
+    from tunelab.data.inventory import prune
     from tunelab.files import size_text
 
     if not (args.names or args.all or args.older_than is not None or args.keep is not None):

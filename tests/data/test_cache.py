@@ -15,12 +15,11 @@ from tunelab.data.cache import (
     alone,
     check_room,
     default_cache,
-    entries,
     entry_name,
     make_cache,
-    prune,
     stamp_of,
 )
+from tunelab.data.inventory import entries, prune
 from tunelab.data.prepared import AS_RECORDED, CacheOptions, prepared_from
 from tunelab.data.synthetic import SyntheticSettings, write_folder
 from tunelab.errors import DataError, StorageError, UsageError
