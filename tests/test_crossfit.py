@@ -228,7 +228,7 @@ def test_out_of_fold_answers_are_those_of_the_stored_weights(folded: Dataset, wh
 
 
 def unpacked(raw: bytes) -> list[Any]:
-    from tunelab.training import unpack
+    from tunelab.checkpoint import unpack
 
     return unpack(raw)
 
@@ -254,6 +254,24 @@ def test_the_models_answer_test_together(folded: Dataset, whole: Whole) -> None:
         evaluate_together(params(units=[5]), folded, models, pooled)
 
 
+def test_the_default_threshold_on_test_is_that_of_scores_as_they_are(folded: Dataset, whole: Whole) -> None:
+    steps, stored = whole
+    pooled = steps[-1].pooled
+    assert pooled is not None
+    test = folded.part("test")
+    scores = []
+    for k, raw in stored.items():
+        model = Training(params(), folded.fold(k), SCHEDULE)
+        model.model.set_weights(unpacked(raw))
+        scores.append(model.scores(test))
+    for threshold in (1e-6, 1 - 1e-6):
+        answer = evaluate_together(params(), folded, [(k, raw, threshold) for k, raw in stored.items()], pooled)["test"]
+        counts = metrics.count(test.labels, np.mean(scores, axis=0))
+        assert answer["f1_at_half"] == pytest.approx(counts.f1, nan_ok=True)
+        assert answer["tp"] + answer["fp"] == (test.n_traces if threshold < 0.5 else 0)
+    assert 0 < counts.tp + counts.fp < test.n_traces  # or it could be that of centred scores
+
+
 @pytest.mark.parametrize("done", [1, 2, 3, 4], ids=["in-fold-0", "fold-0-done", "in-fold-1", "fold-1-done"])
 def test_going_on_equals_never_having_stopped(folded: Dataset, whole: Whole, tmp_path: Path, done: int) -> None:
     begun = CrossFit(params(), folded, SCHEDULE)
@@ -273,19 +291,21 @@ def test_a_damaged_checkpoint_of_folds_is_refused(folded: Dataset, tmp_path: Pat
     one = CrossFit(params(), folded, dataclasses.replace(SCHEDULE, max_epochs=1))
     one.step()
     one.save(tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {"folds.npz", "folds.json"}
-    whole = (tmp_path / "folds.npz").read_bytes()
-    for place in (len(whole) // 3, len(whole) - 40):
-        (tmp_path / "folds.npz").write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
-        with pytest.raises(StateError, match=r"folds\.npz: does not match its digest"):
+    files = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file())
+    assert files == ["folds/dense.npz", "folds/scores.npz", "folds/state.json"]
+    for name in files:
+        whole = (tmp_path / name).read_bytes()
+        for place in (len(whole) // 3, len(whole) - 10):
+            (tmp_path / name).write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+            with pytest.raises(StateError, match=f"{name}: does not match its digest"):
+                one.load(tmp_path)
+        (tmp_path / name).unlink()
+        with pytest.raises(StateError, match=f"no whole checkpoint: .*{name}"):
             one.load(tmp_path)
-    (tmp_path / "folds.npz").write_bytes(whole)
+        (tmp_path / name).write_bytes(whole)
     other = folded.with_folds([(fold + 1) % folded.n_folds if fold >= 0 else -1 for fold in folded.folds])
-    with pytest.raises(StateError, match="answers of other folds; the data set has changed"):
+    with pytest.raises(StateError, match="folds: holds the answers of other folds; the data set has changed"):
         CrossFit(params(), other, SCHEDULE).load(tmp_path)
-    (tmp_path / "folds.json").write_text("[]")
-    with pytest.raises(StateError, match="no whole checkpoint of folds"):
-        one.load(tmp_path)
 
 
 def test_without_folds_a_trial_is_one_training(small_data: Dataset, tmp_path: Path) -> None:

@@ -29,7 +29,6 @@ For the test part the K models answer together, with the mean of their scores, e
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -40,15 +39,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tunelab import metrics
+from tunelab.checkpoint import read_checkpoint, unpack, write_checkpoint
 from tunelab.data.dataset import Dataset, Part
 from tunelab.errors import StateError
-from tunelab.files import write_file
 from tunelab.measures import judge
 from tunelab.metrics import Counts
 from tunelab.ranking import Pooled
-from tunelab.training import Outcome, Schedule, Training, digest, pack, unpack
+from tunelab.training import Outcome, Schedule, Training
 
 Scores = NDArray[np.float64]
+
+FOLDS = "folds"
+"""Folder, below that of the training that goes on, of what the finished folds came to."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,10 +115,8 @@ class CrossFit:
         if self._training is not None:
             self._training.save(folder)
         if self.data.folds:
-            going_on = np.array([self._training is not None])
-            raw = pack([going_on, np.array(self._dense), *self._scores])
-            write_file(folder / "folds.npz", raw)
-            write_file(folder / "folds.json", json.dumps({"digest": digest(raw)}).encode())
+            arrays = {"scores": self._scores, "dense": [np.array(self._dense)]}
+            write_checkpoint(folder / FOLDS, arrays, {"going_on": self._training is not None})
 
     def load(self, folder: Path) -> None:
         """Go on from what :meth:`save` wrote.
@@ -127,19 +127,13 @@ class CrossFit:
         if not self.data.folds:
             self.training.load(folder)
             return
-        try:
-            raw = (folder / "folds.npz").read_bytes()
-            known = json.loads((folder / "folds.json").read_bytes())["digest"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise StateError(f"{folder}: no whole checkpoint of folds: {error}") from error
-        if digest(raw) != known:
-            raise StateError(f"{folder / 'folds.npz'}: does not match its digest; an older checkpoint may be whole")
-        going_on, dense, *scores = unpack(raw)
+        arrays, state = read_checkpoint(folder / FOLDS, ("scores", "dense"))
+        scores, (dense,) = arrays["scores"], arrays["dense"]
         shapes = [(self._of_fold(k).part("validation").n_traces,) for k in range(self.data.n_folds)]
         if [one.shape for one in scores] != shapes[: len(scores)] or dense.shape != (len(scores),):
-            raise StateError(f"{folder / 'folds.npz'}: holds the answers of other folds; the data set has changed")
-        self._scores, self._dense, self._training = scores, dense.tolist(), None
-        if going_on.all():
+            raise StateError(f"{folder / FOLDS}: holds the answers of other folds; the data set has changed")
+        self._scores, self._dense, self._training = list(scores), dense.tolist(), None
+        if state["going_on"]:
             self.training.load(folder)
 
     def _of_fold(self, k: int) -> Dataset:
@@ -265,6 +259,9 @@ def evaluate_together(
 ) -> dict[str, dict[str, Any]]:
     """What the models of all folds are worth: pooled on the folds, and on test by the mean of their centred scores.
 
+    ``f1_at_half`` of test is that of the mean of the scores as they are, at the default threshold: what the thresholds
+    are worth shows beside it.
+
     Args:
         params: the models'.
         data: with folds.
@@ -275,8 +272,10 @@ def evaluate_together(
         StateError: the weights are not this model's.
     """
     test = data.part("test")
-    scores = [centred(_answers(params, data.fold(fold), raw, test), threshold) for fold, raw, threshold in models]
-    judged = judge(test, np.mean(scores, axis=0), 0.5)
+    scores = [_answers(params, data.fold(fold), raw, test) for fold, raw, _ in models]
+    moved = [centred(own, threshold) for own, (_, _, threshold) in zip(scores, models, strict=True)]
+    judged = judge(test, np.mean(moved, axis=0), 0.5)
+    judged["f1_at_half"] = metrics.count(test.labels, np.mean(scores, axis=0)).f1
     return {"validation": judge_pooled(pooled), "test": {**judged, "models": len(models)}}
 
 

@@ -74,7 +74,7 @@ class KerasTrainable(tune.Trainable):  # type: ignore[misc]
 
     def load_checkpoint(self, checkpoint_dir: str) -> None:
         """Go on from a checkpoint: now, since Ray removes the folder afterwards."""
-        if any(Path(checkpoint_dir).glob("*.npz")):
+        if any(Path(checkpoint_dir).rglob("*.npz")):
             self._begin().load(Path(checkpoint_dir))
 
     def _scans(self) -> Dataset:
