@@ -41,7 +41,7 @@ def run(tmp_path, monkeypatch, capsys):
 def test_prepare_list_use_and_prune(run, tmp_path):
     code, out, _ = run("prepare scans --space space.yaml --workers 1")
     assert code == 0
-    assert re.search(r"24 scans, 281 traces x 64, 32 samples x 4 bytes: .* \(as recorded\) \+ .* to write, ", out)
+    assert re.search(r"24 scans, 281 traces x 64 or 32 samples x 4 bytes: .* \(as recorded\) \+ .* to write, ", out)
     assert "24 scans, 281 traces of 64 samples, as recorded; cross-fitted over 5 folds of 20 scans, 4 test scans" in out
     assert "24 scans, 281 traces of 32 samples, 32 samples, background scan; cross-fitted" in out
     code, again, _ = run("prepare scans --space space.yaml --workers 1")

@@ -150,7 +150,7 @@ def _prepare(args: argparse.Namespace) -> int:
 
     if args.dest is not None and args.cache is not None:
         raise UsageError(f"DEST {args.dest} and --cache {args.cache} both say where to; give one")
-    args.cache = args.dest or args.cache
+    args.cache = args.dest if args.dest is not None else args.cache
     request = _access(args).request()
     with shown(progress_console()) as progress:
         places = prepare(request, progress)

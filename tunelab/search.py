@@ -21,6 +21,7 @@ from rich.console import Console
 
 from tunelab import __version__, metrics
 from tunelab.data.dataset import SPLITS
+from tunelab.data.plan import SHOWN
 from tunelab.data.prepared import CacheOptions, access_to
 from tunelab.errors import UsageError
 from tunelab.models import chains, check_space
@@ -188,6 +189,14 @@ def _places(storage: str, name: str) -> tuple[Path, str]:
     return (Path(storage).expanduser() / name).absolute(), ""
 
 
+def _chains(plan: Plan) -> list[str]:
+    """A line for each chain of preprocessing, or for the first few of many."""
+    told = [f"Preprocessing: {chain.describe()}: {n:,} samples." for chain, n in plan.samples.items()]
+    if len(told) == 1 and next(iter(plan.samples)).is_identity:
+        return []
+    return told if len(told) <= SHOWN else [*told[: SHOWN - 1], f"Preprocessing: {len(told) - SHOWN + 1} more chains."]
+
+
 def _announce(plan: Plan, console: Console) -> None:
     data = plan.data
     names = ", ".join(plan.space.families) or f"{len(plan.space.start_from)} fixed configurations"
@@ -198,11 +207,7 @@ def _announce(plan: Plan, console: Console) -> None:
         f"Searching {plan.space.name} ({names}) on {where}: {' or '.join(filter(None, limits))}, "
         f"{plan.max_epochs} epochs each at most.",
         f"Data: {data.source}: {data.n_scans} scans, {data.n_traces} traces of {widths} samples; {data.dealt}.",
-        *(
-            f"Preprocessing: {chain.describe()}: {n:,} samples."
-            for chain, n in plan.samples.items()
-            if not chain.is_identity
-        ),
+        *_chains(plan),
         *(f"Note: {note}" for note in data.notes),
     ]
     for line in lines:

@@ -254,6 +254,13 @@ def test_linked_folders_are_followed_and_stamped_and_a_circle_ends(make_folder, 
     assert load_folder(folder).fingerprint != before.fingerprint
 
 
+def test_a_link_that_leads_nowhere_is_no_scan_passed_over(make_folder, load_folder, refuse):
+    folder = make_folder(8)
+    load_folder(folder)
+    (folder / "scans" / "s99.out").symlink_to(folder / "gone.out")
+    refuse(folder, r"s99: .*s99.out: no such file")
+
+
 def test_what_is_hidden_or_cannot_be_read_is_not_passed_over_silently(make_folder, refuse, monkeypatch):
     folder = make_folder()
     (folder / ".old").mkdir()

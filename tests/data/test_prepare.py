@@ -457,11 +457,20 @@ def test_the_size_is_shown_before_and_limits_are_kept(at, folder):
     at((AS_RECORDED, CHAIN), limit=300_000).ready(Progress(say=said.append))
     traces, held = 344, sum(f.stat().st_size for e in visible(folder.parent / "cache") for f in e.iterdir())
     arithmetic = next(line for line in said if "to write" in line)
-    assert arithmetic.startswith(f"24 scans, {traces} traces x 96, 32 samples x 4 bytes: 163 kB (as recorded) + ")
+    assert arithmetic.startswith(f"24 scans, {traces} traces x 96 or 32 samples x 4 bytes: 163 kB (as recorded) + ")
     needed = sum(traces * n * 4 + 24 * n * 8 + traces + 500 * 24 for n in (96, 32))
     assert held == pytest.approx(needed, abs=15_000)
     with pytest.raises(StorageError, match=r"which holds 2\d\d kB: 2\d\d kB \+ .* is more than the limit of 300 kB"):
         at(resample=90, limit=300_000).open(AS_RECORDED)
+
+
+def test_of_many_chains_the_sizes_of_a_few_are_told(at):
+    said: list[str] = []
+    at(tuple(Preprocessing(samples=n) for n in range(20, 34, 2))).ready(Progress(say=said.append))
+    (line,) = [line for line in said if "to write" in line]
+    assert "traces x 20 or 22 or 24 or 26 or 28 or 30 or 32 samples x 4 bytes" in line
+    assert line.count(" samples)") == 4
+    assert "(3 more chains of preprocessing) = " in line
 
 
 def test_an_error_in_the_middle_leaves_nothing_visible_and_says_which_scan(at, folder, monkeypatch):

@@ -88,8 +88,9 @@ def stamps(folder: Path) -> list[tuple[str, int, int, int]]:
                 try:
                     stat = os.stat(f"{place}/{name}")
                 except OSError:  # a dangling or circular link; the listing names it if it matters
-                    continue
-                found.append((prefix + name, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns))
+                    found.append((prefix + name, -1, 0, 0))
+                else:
+                    found.append((prefix + name, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns))
     return sorted(found)
 
 

@@ -18,6 +18,9 @@ from tunelab.data.shards import STORED
 from tunelab.errors import DataError
 from tunelab.preprocessing import Preprocessing
 
+SHOWN = 5
+"""Chains whose sizes are told one by one; of more, the last are told together."""
+
 
 def shards_of(scans: Sequence[Listed]) -> np.ndarray:
     """The shard of each scan: as ``scans.csv`` says, by name, else by size."""
@@ -70,8 +73,11 @@ def tell_room(
     size = STORED[request.options.dtype].itemsize
     rest = traces + 500 * scans  # labels, and what the manifest says of a scan
     needed = [(chain.describe(), (traces * size + scans * 8) * n + rest) for chain, (n, _) in widths.items()]
+    if len(needed) > SHOWN:
+        rest = sum(size for _, size in needed[SHOWN - 1 :])
+        needed = [*needed[: SHOWN - 1], (f"{len(needed) - SHOWN + 1} more chains of preprocessing", rest)]
     there = sum(bytes_below(target.folder) for target in targets.values())
-    samples = ", ".join(f"{n:,}" for n, _ in widths.values())
+    samples = " or ".join(f"{n:,}" for n in dict.fromkeys(n for n, _ in widths.values()))
     progress.say(
         f"{scans:,} scans, {traces:,} traces x {samples} samples x {size} bytes: "
         f"{check_room(request.cache, needed, there, request.limit)}."

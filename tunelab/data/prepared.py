@@ -49,6 +49,8 @@ class CacheOptions:
         for option, value, least in checks:
             if value is not None and value < least:
                 raise UsageError(f"{option}: {value} is less than {least}")
+        if self.cache is not None and not str(self.cache).strip():
+            raise UsageError("--cache: empty; name a folder")
 
 
 def access_to(
@@ -90,8 +92,13 @@ def prepared_from(
         chains: the preprocessing that is wanted.
         seed: deals the splits.
         cache: where to, and how.
+
+    Raises:
+        UsageError: no source.
     """
     place = str(source)
+    if not place.strip():
+        raise UsageError("data: empty; name a folder of scans or s3://bucket/prefix")
     return Prepared(
         source=place if is_remote(place) else str(Path(place).expanduser().absolute()),
         options=options,
