@@ -754,7 +754,7 @@ class TestPace:
     def test_the_rate_and_the_time_left(self) -> None:
         pace = Pace(200e3, 30)
         said = [pace.slow(now, now * 95_000, 10**9) for now in range(40)]
-        told = "the link is slow: 95 kB a second over the last 30 s; 1.0 GB are left, about 2 h 55 min; the download"
+        told = "the link is slow: 95 kB a second over the last 30 s; 1 GB are left, about 2 h 55 min; the download"
         assert said[30] == f"{told} goes on"
         assert [text for text in said if text] == [said[30]]
 
