@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -82,4 +83,4 @@ def memory() -> tuple[int, int]:
 
 def scratch() -> Path:
     """Where the benchmarks put their data: ``$TUNELAB_BENCHMARKS``, else a folder in the temporary one."""
-    return Path(os.environ.get("TUNELAB_BENCHMARKS", "/tmp/tunelab-benchmarks"))
+    return Path(os.environ.get("TUNELAB_BENCHMARKS") or Path(tempfile.gettempdir(), "tunelab-benchmarks"))

@@ -26,6 +26,8 @@ from tunelab.errors import DataError, StorageError, UsageError
 from tunelab.preprocessing import Preprocessing
 from tunelab.space import DataOptions
 
+HALF = "scans-0123456789abcdef"
+
 
 @pytest.fixture
 def filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -91,11 +93,16 @@ def test_prune_by_name_age_size_and_all(filled, tmp_path):
 
 
 def test_what_a_killed_removal_left_goes_with_the_next(filled):
-    left = filled / ".removed-scans-123-4"
+    left = filled / f".removed-{entries(filled)[0].name}-4"
+    own = [filled / ".removed-mine-4", filled / ".downloads" / "thesis"]  # of somebody whose folder this is
+    for folder in own:
+        folder.mkdir()
     left.mkdir()
     (left / "00000.samples").write_bytes(bytes(100))
     prune(filled, older_than=10**9)
     assert not left.exists()
+    prune(filled, older_than=10**9, keep=10**12)
+    assert all(folder.is_dir() for folder in own)
     assert len(entries(filled)) == 3
 
 
@@ -159,15 +166,15 @@ def test_an_opened_data_set_is_in_use_and_its_entry_marked(filled, tmp_path):
 def test_damaged_and_unfinished_entries_are_told_and_can_go(filled):
     first = entries(filled)[0]
     (first.path / "labels").unlink()
-    half = filled / ".building" / "scans-half"
+    half = filled / ".building" / HALF
     half.mkdir()
     (half / "00000.samples").write_bytes(bytes(1000))
     assert {entry.name: entry.state for entry in entries(filled) if entry.state != "ready"} == {
         first.name: "damaged",
-        "scans-half": "unfinished",
+        HALF: "unfinished",
     }
-    with alone(filled, "scans-half", lambda: None):
-        assert [entry.state for entry in entries(filled) if entry.name == "scans-half"] == ["in work"]
+    with alone(filled, HALF, lambda: None):
+        assert [entry.state for entry in entries(filled) if entry.name == HALF] == ["in work"]
         prune(filled, everything=True)
         assert half.is_dir()
     prune(filled, everything=True)

@@ -46,7 +46,8 @@ def entries(cache: Path) -> list[Entry]:
     found = []
     try:
         places = [path for path in cache.iterdir() if NAME.fullmatch(path.name) and path.is_dir()]
-        hidden = [p for name in (BUILDING, DOWNLOADS) if (cache / name).is_dir() for p in (cache / name).iterdir()]
+        made = [path for name in (BUILDING, DOWNLOADS) if (cache / name).is_dir() for path in (cache / name).iterdir()]
+        hidden = [path for path in made if NAME.fullmatch(path.name)]
     except FileNotFoundError:
         return []
     except OSError as error:
@@ -94,8 +95,9 @@ def prune(
         DataError: a named entry is in use.
         StorageError: an entry cannot be removed.
     """
-    for path in cache.glob(f"{_REMOVED}-*"):  # of a removal that was killed
-        shutil.rmtree(path, ignore_errors=True)
+    for path in (*cache.glob(f"{_REMOVED}-*"), *cache.glob(f".*/{_REMOVED}-*")):  # of a removal that was killed
+        if NAME.fullmatch(path.name.removeprefix(f"{_REMOVED}-").rpartition("-")[0]):
+            shutil.rmtree(path, ignore_errors=True)
     there = entries(cache)
     chosen = list({entry.path: entry for name in names for entry in _named(name, there)}.values())
     for entry in chosen:

@@ -95,11 +95,26 @@ def _prepare(
     """Make the missing entries; the caller holds the lock."""
     # killed between its manifest and its name
     places = {chain: path for chain, path in places.items() if not publish(work / path.name, path)}
-    if not places:
-        return
-    folder = Path(request.source)
+    folder = Path(request.source) if remote is None else request.cache / DOWNLOADS / work.name
+    if places:
+        _make(request, progress, stamp, places, work, remote, folder)
     if remote is not None:
-        folder = request.cache / DOWNLOADS / work.name
+        shutil.rmtree(folder, ignore_errors=True)
+    if work.is_dir() and not any(work.iterdir()):
+        work.rmdir()
+
+
+def _make(
+    request: Request,
+    progress: Progress,
+    stamp: str,
+    places: Mapping[Preprocessing, Path],
+    work: Path,
+    remote: Sequence[RemoteFile] | None,
+    folder: Path,
+) -> None:
+    """Read, preprocess and assemble what is missing; of a bucket, by way of ``folder``."""
+    if remote is not None:
         _download(request, remote, folder, progress)
     with Workers(request.workers) as workers:
         progress.say(f"Reading what is in {request.source} ...")
@@ -142,10 +157,6 @@ def _prepare(
             targets[chain].folder,
             path,
         )
-    if remote is not None:
-        shutil.rmtree(folder)
-    if not any(work.iterdir()):
-        work.rmdir()
 
 
 def _listing(request: Request, folder: Path, workers: Workers) -> Listing:
