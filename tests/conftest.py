@@ -34,6 +34,7 @@ settings.register_profile("repeat", settings.get_profile("explore"), derandomize
 settings.load_profile("repeat")
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.append(str(ROOT / "tests"))  # the modules that tests share
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,11 @@ the request. Every request is remembered, with the bytes of bodies that went eit
     fault_proxy.cut(after=1000)                              # a clean end in the middle of the answer
     fault_proxy.slow(100_000)                                # bytes a second, both ways
     fault_proxy.flip(at=17, bit=3)                           # one bit of the answer's body
+    fault_proxy.lose()                                       # RST instead of the answer, after the server has done it
+    fault_proxy.run(act, when=...)                           # call act() before the request is passed on
     fault_proxy.down = True                                  # every connection is reset, until it is False again
+    fault_proxy.clock = 3600.0                               # the server's clock is an hour ahead
+    fault_proxy.unconditional = True                         # the server ignores conditions of writes
 """
 
 from __future__ import annotations
@@ -20,8 +24,10 @@ import os
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
@@ -67,6 +73,7 @@ class _Fault:
     rate: float = 0.0
     at: int = 0
     bit: int = 0
+    act: Callable[[], object] | None = None
 
 
 class _Broken(Exception):  # noqa: N818 - no error: it is meant
@@ -83,6 +90,10 @@ class FaultProxy:
     """Every request, in the order in which their heads came."""
     down: bool = False
     """Reset every connection."""
+    clock: float = 0.0
+    """Seconds by which ``Date`` and ``Last-Modified`` are ahead."""
+    unconditional: bool = False
+    """Take ``If-Match`` and ``If-None-Match`` from requests that put."""
 
     def __post_init__(self) -> None:
         self._faults: list[_Fault] = []
@@ -137,6 +148,14 @@ class FaultProxy:
     def flip(self, *, at: int, bit: int = 0, when: Callable[[Asked], bool] | None = None, times: int = 1) -> None:
         """Flip one bit of the answer's body; ``at`` is counted within this answer, round its end if need be."""
         self._add(_Fault("flip", when or _any, times, at=at, bit=bit))
+
+    def lose(self, *, when: Callable[[Asked], bool] | None = None, times: int = 1) -> None:
+        """Let the server do what is asked, then break the connection instead of answering."""
+        self._add(_Fault("lose", when or _any, times))
+
+    def run(self, act: Callable[[], object], *, when: Callable[[Asked], bool] | None = None, times: int = 1) -> None:
+        """Call ``act`` once the request is here and before the server hears of it."""
+        self._add(_Fault("run", when or _any, times, act=act))
 
     def clear(self) -> None:
         """Forget the faults not used up, and the requests."""
@@ -226,11 +245,17 @@ class _Handler(BaseHTTPRequestHandler):
             told = f"<Error><Code>{fault.code}</Code><Message>scripted</Message></Error>".encode()
             self._answer(asked, fault, fault.status, {}, b"" if asked.method == "HEAD" else told)
             return
+        if fault.act is not None:
+            fault.act()
         server = http.client.HTTPConnection("127.0.0.1", self.owner.upstream)
         try:
-            server.request(self.command, self.path, body, dict(self.headers))
+            without = ("if-match", "if-none-match") if self.owner.unconditional and self.command == "PUT" else ()
+            headers = {name: value for name, value in self.headers.items() if name.lower() not in without}
+            server.request(self.command, self.path, body, headers)
             with server.getresponse() as given:
                 answer, passed = given.read(), dict(given.getheaders())
+                if fault.kind == "lose":
+                    raise _Broken
                 self._answer(asked, fault, given.status, passed, answer)
         finally:
             server.close()
@@ -253,8 +278,11 @@ class _Handler(BaseHTTPRequestHandler):
             place = fault.at % len(body)
             body = body[:place] + bytes([body[place] ^ (1 << fault.bit % 8)]) + body[place + 1 :]
         asked.status = status
-        self.send_response(status)
+        self.send_response_only(status)
+        self.send_header("Date", self.date_time_string(time.time() + self.owner.clock))
         for name, value in headers.items():
+            if name.lower() == "last-modified":
+                value = self.date_time_string(parsedate_to_datetime(value).timestamp() + self.owner.clock)
             if name.lower() not in _NOT_PASSED_ON:
                 self.send_header(name, value)
         if "content-length" not in {name.lower() for name in headers}:

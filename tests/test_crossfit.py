@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,12 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunelab import metrics
-from tunelab.crossfit import CrossFit, Step, centred, evaluate_together, judge_pooled, pool, seed_of, thresholds_of
+from tunelab.checkpoint import Arrays, pack_checkpoint, unpack, unpack_checkpoint
+from tunelab.crossfit import CrossFit, evaluate_together, seed_of
 from tunelab.data.dataset import Dataset, make_dataset
 from tunelab.data.splits import assign_folds
 from tunelab.errors import StateError
 from tunelab.metrics import Counts
 from tunelab.models import normalise
+from tunelab.outcome import Step
+from tunelab.pooling import centred, judge_pooled, pool, thresholds_of
 from tunelab.training import Schedule, Training, pack
 
 pytestmark = pytest.mark.tf
@@ -212,7 +214,7 @@ def test_out_of_fold_answers_are_those_of_the_stored_weights(folded: Dataset, wh
     for k in range(folded.n_folds):
         data = folded.fold(k)
         model = Training(params(), data, SCHEDULE)
-        model.model.set_weights(unpacked(stored[k]))
+        model.model.set_weights(unpack(stored[k]))
         tune, part = data.part("tune"), data.part("validation")
         assert not set(part.scans) & {*tune.scans, *data.part("train").scans}
         dense.append(metrics.average_precision(tune.labels, model.scores(tune)))
@@ -227,10 +229,9 @@ def test_out_of_fold_answers_are_those_of_the_stored_weights(folded: Dataset, wh
         assert steps[-1].pooled.metrics[name] == pytest.approx(value, nan_ok=True), name
 
 
-def unpacked(raw: bytes) -> list[Any]:
-    from tunelab.checkpoint import unpack
-
-    return unpack(raw)
+def stored(one: CrossFit) -> tuple[dict[str, Arrays], dict[str, Any]]:
+    """What a trial gives, once it has been in a file."""
+    return unpack_checkpoint(pack_checkpoint(*one.save()), "here")
 
 
 def test_the_models_answer_test_together(folded: Dataset, whole: Whole) -> None:
@@ -245,7 +246,7 @@ def test_the_models_answer_test_together(folded: Dataset, whole: Whole) -> None:
     total = np.zeros(test.n_traces)
     for k, raw, threshold in models:
         model = Training(params(), folded.fold(k), SCHEDULE)
-        model.model.set_weights(unpacked(raw))
+        model.model.set_weights(unpack(raw))
         total += centred(model.scores(test), threshold)
     counts = metrics.count(test.labels, total / len(models))
     assert [answer["test"][name] for name in ("tp", "fp", "fn", "tn")] == list(dataclasses.astuple(counts))
@@ -262,7 +263,7 @@ def test_the_default_threshold_on_test_is_that_of_scores_as_they_are(folded: Dat
     scores = []
     for k, raw in stored.items():
         model = Training(params(), folded.fold(k), SCHEDULE)
-        model.model.set_weights(unpacked(raw))
+        model.model.set_weights(unpack(raw))
         scores.append(model.scores(test))
     for threshold in (1e-6, 1 - 1e-6):
         answer = evaluate_together(params(), folded, [(k, raw, threshold) for k, raw in stored.items()], pooled)["test"]
@@ -273,13 +274,12 @@ def test_the_default_threshold_on_test_is_that_of_scores_as_they_are(folded: Dat
 
 
 @pytest.mark.parametrize("done", [1, 2, 3, 4], ids=["in-fold-0", "fold-0-done", "in-fold-1", "fold-1-done"])
-def test_going_on_equals_never_having_stopped(folded: Dataset, whole: Whole, tmp_path: Path, done: int) -> None:
+def test_going_on_equals_never_having_stopped(folded: Dataset, whole: Whole, done: int) -> None:
     begun = CrossFit(params(), folded, SCHEDULE)
     for _ in range(done):
         begun.step()
-    begun.save(tmp_path)
     resumed = CrossFit(params(), folded, SCHEDULE)
-    resumed.load(tmp_path)
+    resumed.load(*stored(begun), "here")
     steps, _ = through(resumed)
     assert [(s.fold, s.outcome.epoch, s.outcome.metrics) for s in steps] == [
         (s.fold, s.outcome.epoch, s.outcome.metrics) for s in whole[0][done:]
@@ -287,33 +287,24 @@ def test_going_on_equals_never_having_stopped(folded: Dataset, whole: Whole, tmp
     assert steps[-1].pooled == whole[0][-1].pooled
 
 
-def test_a_damaged_checkpoint_of_folds_is_refused(folded: Dataset, tmp_path: Path) -> None:
+def test_a_checkpoint_of_other_folds_or_another_version_is_refused(folded: Dataset) -> None:
     one = CrossFit(params(), folded, dataclasses.replace(SCHEDULE, max_epochs=1))
     one.step()
-    one.save(tmp_path)
-    files = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file())
-    assert files == ["folds/dense.npz", "folds/scores.npz", "folds/state.json"]
-    for name in files:
-        whole = (tmp_path / name).read_bytes()
-        for place in (len(whole) // 3, len(whole) - 10):
-            (tmp_path / name).write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
-            with pytest.raises(StateError, match=f"{name}: does not match its digest"):
-                one.load(tmp_path)
-        (tmp_path / name).unlink()
-        with pytest.raises(StateError, match=f"no whole checkpoint: .*{name}"):
-            one.load(tmp_path)
-        (tmp_path / name).write_bytes(whole)
+    arrays, state = stored(one)
+    assert state == {"training": None}, "the first fold is done, the second not begun"
     other = folded.with_folds([(fold + 1) % folded.n_folds if fold >= 0 else -1 for fold in folded.folds])
-    with pytest.raises(StateError, match="folds: holds the answers of other folds; the data set has changed"):
-        CrossFit(params(), other, SCHEDULE).load(tmp_path)
+    with pytest.raises(StateError, match=r"x\.ckpt: holds the answers of other folds; the data set has changed"):
+        CrossFit(params(), other, SCHEDULE).load(arrays, state, "x.ckpt")
+    with pytest.raises(StateError, match=r"x\.ckpt: lacks 'training' of a trial; it was written by another version"):
+        CrossFit(params(), folded, SCHEDULE).load(arrays, {}, "x.ckpt")
 
 
-def test_without_folds_a_trial_is_one_training(small_data: Dataset, tmp_path: Path) -> None:
+def test_without_folds_a_trial_is_one_training(small_data: Dataset) -> None:
     one = CrossFit(params(), small_data, SCHEDULE)
     first, _ = one.step()
-    one.save(tmp_path)
+    assert one.parameters == one.training.model.count_params() > 0
     resumed = CrossFit(params(), small_data, SCHEDULE)
-    resumed.load(tmp_path)
+    resumed.load(*stored(one), "here")
     last, _ = resumed.step()
     alone = Training(params(), small_data, SCHEDULE)
     assert [first.outcome.metrics, last.outcome.metrics] == [alone.run_epoch().metrics for _ in range(2)]

@@ -62,7 +62,7 @@ def test_a_line_is_json_with_a_digest_of_everything_else(path):
         digest = record.pop("digest")
         plain = json.dumps(record, separators=(",", ":")).encode() + b"\n"
         assert digest == hashlib.sha256(plain).hexdigest()[:16]
-        assert list(record)[:3] == ["seq", "time", "kind"]
+        assert list(record)[:4] == ["seq", "time", "clock", "kind"]
 
 
 def test_a_line_is_on_disk_before_append_returns(path, monkeypatch):

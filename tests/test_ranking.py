@@ -216,12 +216,12 @@ def test_stored_weights_are_those_of_each_folds_own_chosen_epoch():
     records = [suggestion("0001"), one, fold("0001", 1, 1, 0.1), fold("0001", 1, 2, 0.8), fold("0001", 1, 3, 0.7)]
     records += [fold("0001", 2, 1, None), fold("0001", 2, 2, None)]
     trial = Leaderboard(records).trials["0001"]
-    assert [(s.file, s.digest, s.threshold) for s in trial.stored()] == [("0001.npz", "0-1", 0.6)]
+    assert [(s.file, s.digest, s.threshold) for s in trial.stored()] == [("0001-e0001.npz", "0-1", 0.6)]
     trial = Leaderboard([*records, pooled("0001", 0.4)]).trials["0001"]
     assert [(s.file, s.fold, s.digest, s.threshold) for s in trial.stored()] == [
-        ("0001.npz", 0, "0-1", 0.2),
-        ("0001-fold1.npz", 1, "1-2", 0.3),
-        ("0001-fold2.npz", 2, "2-1", 0.4),
+        ("0001-e0001.npz", 0, "0-1", 0.2),
+        ("0001-fold1-e0002.npz", 1, "1-2", 0.3),
+        ("0001-fold2-e0001.npz", 2, "2-1", 0.4),
     ]
     assert [c.f1 for c in trial.pooled.counts] == [2 / 7, 0.0]
 

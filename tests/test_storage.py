@@ -1,4 +1,4 @@
-"""One contract for both stores, S3 through moto's real HTTP server; then what only one of them has, and the mirror."""
+"""One contract for both stores, S3 through moto's real HTTP server; then what only one of them has."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -19,10 +20,11 @@ from urllib.parse import urlsplit
 
 import boto3
 import pytest
+from botocore.retries.standard import ExponentialBackoff
 from moto.server import ThreadedMotoServer
 
 from tunelab.errors import StorageError, UsageError
-from tunelab.storage import FolderStore, Mirror, S3Store, Store, open_store, parse_s3
+from tunelab.storage import FolderStore, NoConditionsError, S3Options, S3Store, Source, open_store, parse_s3
 
 BUCKET = "radar-runs"
 SECRET = "canary-secret-0123456789"
@@ -36,6 +38,13 @@ class Server:
     requests: Counter[str] = field(default_factory=Counter)
     refuse: list[tuple[int, str]] = field(default_factory=list)
     """Answers (status, S3 error code) to give instead, in order."""
+    encrypted: dict[str, tuple[str | None, str | None]] = field(default_factory=dict)
+    """Path of an object -> encryption and key that its PUT asked for."""
+
+
+@pytest.fixture(autouse=True)
+def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ExponentialBackoff, "delay_amount", lambda self, context: 0.01)
 
 
 @pytest.fixture(scope="session")
@@ -73,6 +82,10 @@ def server(moto: int, credentials: None, monkeypatch: pytest.MonkeyPatch) -> Ite
         def relay(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             state.requests[f"{self.command} {urlsplit(self.path).path}"] += 1
+            if self.command == "PUT":
+                asked = "x-amz-server-side-encryption"
+                kinds = self.headers.get(asked), self.headers.get(f"{asked}-aws-kms-key-id")
+                state.encrypted[urlsplit(self.path).path] = kinds
             if state.refuse:
                 status, code = state.refuse.pop(0)
                 answer, headers = f"<Error><Code>{code}</Code></Error>".encode(), {}
@@ -92,6 +105,10 @@ def server(moto: int, credentials: None, monkeypatch: pytest.MonkeyPatch) -> Ite
 
         do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = relay  # noqa: N815
 
+        def handle(self) -> None:
+            with suppress(ConnectionError):  # who reads the beginning only hangs up
+                super().handle()
+
         def log_message(self, format: str, *args: object) -> None:
             pass
 
@@ -110,7 +127,7 @@ def server(moto: int, credentials: None, monkeypatch: pytest.MonkeyPatch) -> Ite
 
 
 @pytest.fixture(params=["folder", "s3"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Source:
     if request.param == "folder":
         return open_store(str(tmp_path / "kept"))
     request.getfixturevalue("server")
@@ -125,22 +142,22 @@ def ended(cause: type[Exception], act: Callable[[], object]) -> str:
 
 
 class TestContract:
-    def test_an_empty_store_has_no_keys(self, store: Store) -> None:
+    def test_an_empty_store_has_no_keys(self, store: Source) -> None:
         assert store.list() == []
         assert store.list("trials/") == []
 
     @pytest.mark.parametrize("data", [b"", b"\x00\xff\r\n", bytes(range(256)) * 4096])
-    def test_what_is_put_is_got(self, store: Store, data: bytes) -> None:
+    def test_what_is_put_is_got(self, store: Source, data: bytes) -> None:
         store.put("trials/t0001/weights.bin", data)
         assert store.get("trials/t0001/weights.bin") == data
 
-    def test_the_newest_put_counts(self, store: Store) -> None:
+    def test_the_newest_put_counts(self, store: Source) -> None:
         store.put("journal.jsonl", b"old and longer")
         store.put("journal.jsonl", b"new")
         assert store.get("journal.jsonl") == b"new"
         assert store.list() == ["journal.jsonl"]
 
-    def test_keys_are_listed_sorted_and_by_prefix(self, store: Store) -> None:
+    def test_keys_are_listed_sorted_and_by_prefix(self, store: Source) -> None:
         for key in ["b/2", "a", "b/10", "bc", "b/d/e", "ä ö&?#%+=.txt"]:
             store.put(key, b"x")
         assert store.list() == sorted(["a", "b/10", "b/2", "b/d/e", "bc", "ä ö&?#%+=.txt"])
@@ -164,17 +181,47 @@ class TestContract:
             ("a\x1b[31m", "holds a backslash or a control character"),
         ],
     )
-    def test_a_key_never_leaves_the_prefix(self, store: Store, key: str, fault: str) -> None:
+    def test_a_key_never_leaves_the_prefix(self, store: Source, key: str, fault: str) -> None:
         expected = f"{store.url}: the key {key!r} {fault}; keys are relative paths below it"
         assert ended(StorageError, lambda: store.put(key, b"x")) == expected
         assert ended(StorageError, lambda: store.get(key)) == expected
+        assert ended(StorageError, lambda: store.delete(key)) == expected
+        assert ended(StorageError, lambda: store.read(key, 1)) == expected
 
     @pytest.mark.parametrize("prefix", ["../", "/", "..", "a/../"])
-    def test_a_listing_never_leaves_the_prefix(self, store: Store, prefix: str) -> None:
+    def test_a_listing_never_leaves_the_prefix(self, store: Source, prefix: str) -> None:
         assert ended(StorageError, lambda: store.list(prefix)).startswith(f"{store.url}: the key ")
 
-    def test_a_missing_key_is_named(self, store: Store) -> None:
+    def test_a_missing_key_is_named(self, store: Source) -> None:
         assert "missing.txt: " in ended(StorageError, lambda: store.get("missing.txt"))
+
+    def test_what_is_deleted_is_gone_and_nothing_else(self, store: Source) -> None:
+        for key in ["a/1", "a/10", "b"]:
+            store.put(key, b"x")
+        store.delete("a/1")
+        assert store.list() == ["a/10", "b"]
+        assert store.read("a/1", 9) is None
+        store.put("a/1", b"again")
+        assert store.get("a/1") == b"again"
+
+    @pytest.mark.parametrize("key", ["a", "no/folder/a", "b/below-a-file"])
+    def test_what_is_not_there_is_deleted_without_complaint(self, store: Source, key: str) -> None:
+        store.put("b", b"x")
+        store.delete(key)
+        assert store.read(key, 9) is None
+        assert store.list() == ["b"]
+
+    @pytest.mark.parametrize("most", [0, 1, 99_999, 100_000, 100_001])
+    def test_no_more_is_read_than_asked_for(self, store: Source, most: int) -> None:
+        data = os.urandom(100_000)
+        store.put("a", data)
+        assert store.read("a", most) == data[:most]
+
+    def test_the_folders_of_a_store(self, store: Source) -> None:
+        assert store.folders() == []
+        for key in ["b/1", "b/2", "a/deep/1", ".hidden/1", "file", "bc/1"]:
+            store.put(key, b"x")
+        assert store.folders() == ["a", "b", "bc"]
 
 
 class TestFolder:
@@ -189,6 +236,13 @@ class TestFolder:
         assert ended(StorageError, lambda: store.put("out/a", b"x")) == message
         assert not (tmp_path / "a").exists()
         assert store.list() == []
+        assert store.folders() == []
+        assert ended(StorageError, lambda: store.delete("out/a")) == message
+
+    def test_a_folder_is_no_file_to_delete(self, tmp_path: Path) -> None:
+        (tmp_path / "a").mkdir()
+        message = ended(StorageError, lambda: FolderStore(tmp_path).delete("a"))
+        assert message == f"{tmp_path}/a: cannot be removed: Is a directory; check its permissions"
 
     def test_a_file_in_the_way_is_named(self, tmp_path: Path) -> None:
         (tmp_path / "kept").write_text("a file")
@@ -239,11 +293,11 @@ class TestS3:
         message = ended(StorageError, lambda: S3Store(BUCKET, "run").get("a"))
         assert message == f"s3://{BUCKET}/run/a: no such object; look with: aws s3 ls s3://{BUCKET}/run/"
 
-    @pytest.mark.parametrize("act", ["put", "get", "list"])
+    @pytest.mark.parametrize("act", ["put", "get", "list", "delete", "read", "folders"])
     @pytest.mark.parametrize(
         ("code", "said"),
         [
-            ("AccessDenied", "access denied (AccessDenied); the credentials need s3:PutObject, s3:GetObject and"),
+            ("AccessDenied", "access denied (AccessDenied); the credentials need s3:PutObject, s3:GetObject, "),
             ("SignatureDoesNotMatch", "access denied (SignatureDoesNotMatch); "),
             ("ExpiredToken", "the credentials have expired (ExpiredToken); renew them"),
         ],
@@ -256,16 +310,17 @@ class TestS3:
         assert said in message
         assert server.requests.total() == 1
 
-    @pytest.mark.parametrize("act", ["put", "get", "list"])
+    @pytest.mark.parametrize("act", ["put", "get", "list", "delete", "read", "folders"])
     def test_a_busy_server_is_asked_again(self, server: Server, act: str) -> None:
         store = S3Store(BUCKET, "run")
         store.put("a", b"x")
         server.requests.clear()
         server.refuse = [(503, "SlowDown"), (500, "InternalError")]
-        assert ACTS[act](store) == {"put": None, "get": b"x", "list": ["a"]}[act]
+        expected = {"put": None, "get": b"x", "list": ["a"], "delete": None, "read": b"x", "folders": []}
+        assert ACTS[act](store) == expected[act]
         assert server.requests.total() == 3
 
-    @pytest.mark.parametrize("act", ["put", "get", "list"])
+    @pytest.mark.parametrize("act", ["put", "get", "list", "delete", "read", "folders"])
     def test_a_server_that_stays_busy_is_given_up(self, server: Server, act: str) -> None:
         server.refuse = [(503, "SlowDown")] * 9
         message = ended(StorageError, lambda: ACTS[act](S3Store(BUCKET, "run", attempts=2)))
@@ -316,11 +371,140 @@ class TestS3:
         assert "canary-id" not in shown
 
 
-ACTS: dict[str, Callable[[Store], object]] = {
+ACTS: dict[str, Callable[[Source], object]] = {
     "put": lambda store: store.put("a", b"x"),
     "get": lambda store: store.get("a"),
     "list": lambda store: store.list(),
+    "delete": lambda store: store.delete("a"),
+    "read": lambda store: store.read("a", 9),
+    "folders": lambda store: store.folders(),
 }
+
+
+class TestConditions:
+    def test_nothing_is_put_over_what_is_there(self, server: Server) -> None:
+        store = S3Store(BUCKET, "run")
+        tag = store.put_if("a", b"one", "")
+        assert tag
+        assert store.put_if("a", b"two", "") is None
+        assert store.get("a") == b"one"
+
+    def test_only_what_was_seen_is_replaced(self, server: Server) -> None:
+        store = S3Store(BUCKET, "run")
+        first = store.put_if("a", b"one", "")
+        assert first
+        second = store.put_if("a", b"two", first)
+        assert second
+        assert second != first
+        assert store.put_if("a", b"three", first) is None
+        assert store.put_if("b", b"never there", first) is None
+        version = store.version("a")
+        assert version
+        assert (version.data, version.tag) == (b"two", second)
+        assert 0 <= version.age < 60
+        assert store.version("b") is None
+
+    def test_two_at_the_same_time_are_told_apart_by_the_server(self, server: Server) -> None:
+        server.refuse = [(409, "ConditionalRequestConflict")]
+        assert S3Store(BUCKET, "run").put_if("a", b"x", "") is None
+
+    def test_a_server_without_conditions_says_so(self, server: Server) -> None:
+        server.refuse = [(501, "NotImplemented")]
+        store = S3Store(BUCKET, "run")
+        assert "NotImplemented" in ended(NoConditionsError, lambda: store.put_if("a", b"x", ""))
+
+    def test_a_refusal_is_no_refused_condition(self, server: Server) -> None:
+        server.refuse = [(403, "AccessDenied")]
+        assert "access denied" in ended(StorageError, lambda: S3Store(BUCKET, "run").put_if("a", b"x", ""))
+
+
+class TestOptions:
+    def test_the_endpoint_that_is_given_counts(self, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+        store = open_store(f"s3://{BUCKET}/run", S3Options(endpoint=f"http://127.0.0.1:{server.port}"))
+        store.put("a", b"x")
+        assert store.list() == ["a"]
+        assert server.requests == {f"PUT /{BUCKET}/run/a": 1, f"GET /{BUCKET}": 1}
+
+    def test_it_is_named_when_it_does_not_answer(self, credentials: None) -> None:
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            endpoint = f"http://127.0.0.1:{taken.getsockname()[1]}"
+            store = S3Store(BUCKET, "run", attempts=1, s3=S3Options(endpoint=endpoint))
+            message = ended(StorageError, lambda: store.put("a", b"x"))
+        assert message.endswith("(1 attempts, EndpointConnectionError); check the network and --s3-endpoint")
+
+    @pytest.mark.parametrize(
+        ("options", "told"),
+        [
+            (S3Options(), (None, None)),
+            (S3Options(sse="AES256"), ("AES256", None)),
+            (S3Options(sse="aws:kms"), ("aws:kms", None)),
+            (S3Options(sse="aws:kms", kms_key="alias/radar"), ("aws:kms", "alias/radar")),
+        ],
+    )
+    def test_objects_are_encrypted_as_asked(
+        self, server: Server, moto: int, options: S3Options, told: tuple[str | None, str | None]
+    ) -> None:
+        store = S3Store(BUCKET, "run", s3=options)
+        store.put("a", b"x")
+        assert store.put_if("b", b"x", "")
+        assert store.with_limits(timeout=9, attempts=1).put_if("c", b"x", "")
+        assert {server.encrypted[f"/{BUCKET}/run/{key}"] for key in "abc"} == {told}
+        assert directly(moto).head_object(Bucket=BUCKET, Key="run/a").get("ServerSideEncryption") == told[0]
+
+    @pytest.mark.parametrize(
+        ("options", "said"),
+        [
+            ({"sse": "aes"}, "--s3-sse: 'aes' is no encryption of S3; write AES256 or aws:kms"),
+            (
+                {"kms_key": "k", "sse": "AES256"},
+                "--s3-kms-key: 'k' is used with aws:kms only; add --s3-sse aws:kms",
+            ),
+            (
+                {"kms_key": "k\r\nx-amz-acl: public", "sse": "aws:kms"},
+                "--s3-kms-key: 'k\\r\\nx-amz-acl: public' is no id, alias or ARN of a key; write one",
+            ),
+            *(
+                (
+                    {"endpoint": endpoint},
+                    f"--s3-endpoint: {endpoint!r} is no URL of a server; write http://host:port or https://host",
+                )
+                for endpoint in [
+                    "localhost:9000",
+                    "ftp://host",
+                    "https://",
+                    "http://host:port",
+                    "http://host:0",
+                    "http://host:70000",
+                    "http://host/path",
+                    "http://host?a=b",
+                    "http://host#a",
+                    "http://ho st",
+                    " http://host",
+                ]
+            ),
+        ],
+    )
+    def test_what_means_nothing_is_refused(self, options: dict[str, str], said: str) -> None:
+        assert ended(UsageError, lambda: S3Options(**options)) == said
+
+    def test_credentials_in_the_endpoint_are_refused_and_not_shown(self) -> None:
+        message = ended(UsageError, lambda: S3Options(endpoint=f"https://id:{SECRET}@host"))
+        told = (
+            "--s3-endpoint: credentials do not belong in a URL; set AWS_PROFILE; write http://host:port or https://host"
+        )
+        assert message == told
+
+    @pytest.mark.parametrize("endpoint", ["http://127.0.0.1:9000", "https://minio.local/", "http://[::1]:9000"])
+    def test_good_endpoints(self, endpoint: str) -> None:
+        assert S3Options(endpoint=endpoint).endpoint == endpoint
+
+    def test_a_missing_right_for_the_key_is_named(self, server: Server) -> None:
+        server.refuse = [(403, "AccessDenied")]
+        store = S3Store(BUCKET, "run", s3=S3Options(sse="aws:kms"))
+        needed = "s3:DeleteObject and s3:ListBucket, and kms:GenerateDataKey and kms:Decrypt for the key here"
+        assert ended(StorageError, lambda: store.put("a", b"x")).endswith(needed)
 
 
 class TestUrl:
@@ -360,125 +544,3 @@ class TestUrl:
     def test_credentials_in_a_url_are_refused_and_not_shown(self) -> None:
         message = ended(UsageError, lambda: open_store(f"s3://id:{SECRET}@bucket/a"))
         assert message == ("storage: credentials do not belong in a URL; write s3://bucket/prefix and set AWS_PROFILE")
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> Path:
-    folder = tmp_path / "run"
-    (folder / "tensorboard").mkdir(parents=True)
-    (folder / "journal.jsonl").write_text("{}\n")
-    (folder / "run.yaml").write_text("name: a\n")
-    (folder / "tensorboard" / "events").write_bytes(b"\x00" * 100)
-    (folder / "journal.lock").write_text("process 1")
-    (folder / ".report.html.1.tmp").write_text("half")
-    (folder / ".hidden").mkdir()
-    (folder / ".hidden" / "a").write_text("a")
-    (folder / "link").symlink_to("/etc/hostname")
-    return folder
-
-
-KEPT = ["journal.jsonl", "run.yaml", "tensorboard/events"]
-
-
-class TestMirror:
-    def test_it_copies_what_belongs_to_the_run(self, run: Path, store: Store) -> None:
-        assert Mirror(run, store).sync() == 3
-        assert store.list() == KEPT
-        for key in KEPT:
-            assert store.get(key) == (run / key).read_bytes()
-
-    def test_a_folder_that_is_not_there_yet_is_empty(self, tmp_path: Path, store: Store) -> None:
-        assert Mirror(tmp_path / "later", store).sync() == 0
-
-    def test_only_what_changed_is_sent_again(self, run: Path, server: Server) -> None:
-        mirror = Mirror(run, S3Store(BUCKET, "run"))
-        mirror.sync()
-        assert server.requests == {f"PUT /{BUCKET}/run/{key}": 1 for key in KEPT}
-        (run / "run.yaml").write_text("name: b\n")  # same size
-        (run / "tensorboard" / "events").touch()  # new time, same content
-        server.requests.clear()
-        assert mirror.sync() == 1
-        assert server.requests == {f"PUT /{BUCKET}/run/run.yaml": 1}
-        assert mirror.sync() == 0
-        assert server.requests.total() == 1
-
-    def test_the_journal_goes_first(self, run: Path, server: Server) -> None:
-        server.refuse = [(403, "AccessDenied")]
-        (run / "a.txt").write_text("a")
-        message = ended(StorageError, lambda: Mirror(run, S3Store(BUCKET, "run")).sync())
-        assert message.startswith(f"s3://{BUCKET}/run/journal.jsonl: access denied")
-
-    def test_a_file_that_changes_while_it_is_sent_is_sent_again(self, run: Path, tmp_path: Path) -> None:
-        class Busy(FolderStore):
-            def put(self, key: str, data: bytes) -> None:
-                super().put(key, data)
-                if key == "journal.jsonl" and len(data) < 10:
-                    with (run / key).open("a") as journal:
-                        journal.write('{"more": 1}\n')
-
-        mirror = Mirror(run, Busy(tmp_path / "kept"))
-        assert mirror.sync() == 3
-        assert mirror.sync() == 1
-        assert mirror.sync() == 0
-        assert (tmp_path / "kept" / "journal.jsonl").read_bytes() == (run / "journal.jsonl").read_bytes()
-
-    def test_an_outage_is_said_and_recovered_from(self, run: Path, credentials: None, monkeypatch, tmp_path) -> None:
-        first = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-        first.start()
-        port = first.get_host_and_port()[1]
-        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
-        boto3.session.Session().client("s3").create_bucket(Bucket=BUCKET)
-        mirror = Mirror(run, S3Store(BUCKET, "run", attempts=2))
-        mirror.sync()
-        first.stop()
-        (run / "journal.jsonl").write_text("{}\n{}\n")
-        began = time.monotonic()
-        message = ended(StorageError, mirror.sync)
-        assert time.monotonic() - began < 15
-        assert f"127.0.0.1:{port} cannot be reached (2 attempts, " in message
-        assert mirror.warning == message
-        again = ThreadedMotoServer(ip_address="127.0.0.1", port=port, verbose=False)
-        again.start()
-        try:
-            assert mirror.sync() == 1
-            assert mirror.warning == ""
-            assert S3Store(BUCKET, "run").get("journal.jsonl") == b"{}\n{}\n"
-        finally:
-            again.stop()
-
-    def test_the_background_goes_on_after_a_failure(self, run: Path, server: Server) -> None:
-        server.refuse = [(403, "AccessDenied")] * 2
-        mirror = Mirror(run, S3Store(BUCKET, "run"), every=0.05)
-        mirror.start()
-        mirror.start()  # a second start changes nothing
-        eventually(lambda: server.requests[f"PUT /{BUCKET}/run/{KEPT[-1]}"] == 1)
-        assert S3Store(BUCKET, "run").list() == KEPT
-        eventually(lambda: mirror.warning == "")
-        (run / "report.html").write_text("<html>")
-        eventually(lambda: "report.html" in S3Store(BUCKET, "run").list())
-        mirror.close()
-        assert [thread for thread in threading.enumerate() if thread.name == "mirror"] == []
-
-    def test_the_background_remembers_a_failure(self, run: Path, server: Server) -> None:
-        server.refuse = [(403, "AccessDenied")] * 1000
-        mirror = Mirror(run, S3Store(BUCKET, "run"), every=0.05)
-        mirror.start()
-        eventually(lambda: "access denied (AccessDenied)" in mirror.warning)
-        message = ended(StorageError, mirror.close)
-        later = f"aws s3 sync {run} s3://{BUCKET}/run"
-        assert message.endswith(f"\nall files are kept in {run}; send them later: {later}")
-
-    def test_close_sends_the_rest(self, run: Path, store: Store) -> None:
-        mirror = Mirror(run, store, every=1000)
-        mirror.start()
-        eventually(lambda: store.list() == KEPT)
-        (run / "report.json").write_text("{}")
-        mirror.close()
-        assert store.get("report.json") == b"{}"
-
-
-def eventually(holds: Callable[[], bool], seconds: float = 20) -> None:
-    until = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < until, "did not happen in time"
-        time.sleep(0.02)

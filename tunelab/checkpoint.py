@@ -1,95 +1,89 @@
-"""Arrays in files, and a checkpoint of them in a folder, each file with its digest. No model is known here.
+"""Arrays as bytes, and a checkpoint of them in one file with its digest. No model and no store is known here.
 
-Files are written by rename, the state last: a folder without a whole state is no checkpoint. ``state.json`` is two
-lines: the digest of the second, and that one, in JSON, with the digests of all other files.
+A checkpoint's first line is the SHA-256 of all that follows, an uncompressed npz: arrays under names such as
+``model/0000``, and under ``state`` the bytes of a JSON object, which also says how many arrays a name has.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tunelab.errors import StateError, StorageError
-from tunelab.files import write_file
+from tunelab.errors import StateError
+from tunelab.npy import read_npz, write_npz
 
 Arrays = Sequence[NDArray[Any]]
 
-
-def write_checkpoint(folder: Path, arrays: Mapping[str, Arrays], state: Mapping[str, Any]) -> None:
-    """Write a checkpoint.
-
-    Args:
-        folder: where to, made where there is none; one file ``<name>.npz`` for each name, and ``state.json``.
-        arrays: by name.
-        state: what JSON can hold; not the key ``digests``.
-
-    Raises:
-        StorageError: the folder or a file could not be written.
-    """
-    try:
-        folder.mkdir(exist_ok=True)
-    except OSError as error:
-        raise StorageError(
-            f"{folder}: cannot be made: {error.strerror}; free space or choose another folder"
-        ) from error
-    digests = {}
-    for name, some in arrays.items():
-        raw = pack(some)
-        digests[name] = digest(raw)
-        write_file(folder / f"{name}.npz", raw)
-    line = json.dumps({**state, "digests": digests}).encode()
-    write_file(folder / "state.json", digest(line).encode() + b"\n" + line)
+_STATE = "state"
+_DIGEST_LENGTH = 64
 
 
-def read_checkpoint(folder: Path, names: Iterable[str]) -> tuple[dict[str, Arrays], dict[str, Any]]:
-    """What :func:`write_checkpoint` was given: arrays by name, and the state.
+def pack_checkpoint(arrays: Mapping[str, Arrays], state: Mapping[str, Any]) -> bytes:
+    """A checkpoint's bytes.
 
     Args:
-        folder: where from.
-        names: of the arrays.
+        arrays: by name; not the name ``state``.
+        state: what JSON can hold, and NaN.
 
     Raises:
-        StateError: a file is missing or damaged.
+        ValueError: an array holds objects, which only a pickle could store.
     """
+    line = json.dumps({"arrays": {name: len(some) for name, some in arrays.items()}, "state": dict(state)})
+    named = {f"{name}/{i:04d}": array for name, some in arrays.items() for i, array in enumerate(some)}
+    rest = write_npz({**named, _STATE: np.frombuffer(line.encode(), np.uint8)})
+    return digest(rest).encode() + b"\n" + rest
+
+
+def unpack_checkpoint(raw: bytes, where: str) -> tuple[dict[str, Arrays], dict[str, Any]]:
+    """What :func:`pack_checkpoint` was given: arrays by name, and the state.
+
+    Args:
+        raw: its bytes; a damaged one takes no more memory than a whole one.
+        where: they are from, for messages.
+
+    Raises:
+        StateError: they are damaged, or no checkpoint.
+    """
+    told, rest = raw[:_DIGEST_LENGTH], memoryview(raw)[_DIGEST_LENGTH + 1 :]
+    if raw[_DIGEST_LENGTH : _DIGEST_LENGTH + 1] != b"\n" or digest(rest).encode() != told:
+        raise StateError(f"{where}: does not match its digest")
     try:
-        told, _, line = (folder / "state.json").read_bytes().partition(b"\n")
-        raws = {name: (folder / f"{name}.npz").read_bytes() for name in names}
-    except OSError as error:
-        raise StateError(f"{folder}: no whole checkpoint: {error}") from error
-    _check(folder / "state.json", line, told.decode("ascii", "replace"))
-    state = json.loads(line)
-    digests = state.pop("digests")
-    for name, raw in raws.items():
-        _check(folder / f"{name}.npz", raw, digests.get(name))
-    return {name: unpack(raw) for name, raw in raws.items()}, state
+        named = read_npz(bytes(rest))
+        content = json.loads(named[_STATE].tobytes())
+        arrays: dict[str, Arrays] = {
+            name: [named[f"{name}/{i:04d}"] for i in range(count)] for name, count in content["arrays"].items()
+        }
+        return arrays, dict(content["state"])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StateError(f"{where}: is no checkpoint of this version ({error})") from error
 
 
 def pack(arrays: Arrays) -> bytes:
-    """Arrays as the bytes of an npz file, in order."""
-    buffer = io.BytesIO()
-    named: dict[str, Any] = {f"{i:04d}": array for i, array in enumerate(arrays)}
-    np.savez(buffer, **named)
-    return buffer.getvalue()
+    """Arrays as the bytes of an npz file, in order.
+
+    Raises:
+        ValueError: an array holds objects, which only a pickle could store.
+    """
+    return write_npz({f"{i:04d}": array for i, array in enumerate(arrays)})
 
 
 def unpack(raw: bytes) -> list[NDArray[Any]]:
-    """The arrays that :func:`pack` took; nothing in them is ever unpickled."""
-    with np.load(io.BytesIO(raw), allow_pickle=False) as file:
-        return [file[name] for name in sorted(file.files)]
+    """The arrays that :func:`pack` took; nothing in them is ever unpickled.
+
+    Raises:
+        StateError: the bytes are damaged, or were not made by :func:`pack`.
+    """
+    try:
+        return [array for _, array in sorted(read_npz(raw).items())]
+    except ValueError as error:
+        raise StateError(f"weights: {error}; the file is damaged: copy it again, or train anew") from error
 
 
-def digest(raw: bytes) -> str:
+def digest(raw: bytes | memoryview) -> str:
     """SHA-256 in hexadecimal."""
     return hashlib.sha256(raw).hexdigest()
-
-
-def _check(file: Path, raw: bytes, told: str | None) -> None:
-    if digest(raw) != told:
-        raise StateError(f"{file}: does not match its digest; an older checkpoint may be whole")

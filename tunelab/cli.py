@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tunelab import __version__, data_commands
-from tunelab.command import command, positive, seconds, share
+from tunelab import __version__, data_commands, run_commands
+from tunelab.command import add_s3, command, positive, s3_options, seconds, share
 from tunelab.errors import EXIT_INTERRUPTED, TunelabError, UsageError
 
 
@@ -85,13 +85,12 @@ def parser() -> argparse.ArgumentParser:
         "--seed", type=int, default=0, metavar="N", help="fixes splits, proposals and trainings (default: 0)"
     )
     data_commands.add_cache(search, reading=True)
-    where = search.add_mutually_exclusive_group()
-    where.add_argument(
-        "--address",
-        metavar="ADDR",
-        help="a running Ray, such as auto or HOST:PORT (default: RAY_ADDRESS, else this machine)",
+    search.add_argument(
+        "--keep", type=int, default=10, metavar="N", help="keep the weights of the N best trials (default: 10)"
     )
-    where.add_argument("--local", action="store_true", help="this machine, whatever RAY_ADDRESS says")
+    run_commands.add_care(search, defaults=True)
+    run_commands.add_where(search)
+    add_s3(search)
     search.set_defaults(run=_search)
 
     models = command(
@@ -123,16 +122,13 @@ def parser() -> argparse.ArgumentParser:
 
     data_commands.add(commands)
 
-    report = command(commands, "report", "write a run's report again", "tunelab report runs/quick")
-    report.add_argument("folder", metavar="RUN", help="a run's folder")
-    report.set_defaults(run=_report)
+    run_commands.add(commands)
     return top
 
 
 def _search(args: argparse.Namespace) -> int:
     from tunelab.search import search
 
-    address = None if args.local else args.address or os.environ.get("RAY_ADDRESS") or None
     result = search(
         args.space,
         data=args.data,
@@ -145,8 +141,13 @@ def _search(args: argparse.Namespace) -> int:
         cpus_per_trial=args.cpus_per_trial,
         gpus_per_trial=args.gpus_per_trial,
         seed=args.seed,
-        address=address,
+        address=run_commands.address_of(args),
         cache=data_commands.cache_options(args),
+        sync_every=args.sync_every,
+        s3=s3_options(args),
+        max_failures=args.max_failures,
+        step_timeout=args.step_timeout,
+        keep=args.keep,
         debug=args.debug,
     )
     return result.exit_code
@@ -235,13 +236,4 @@ def _train(args: argparse.Namespace) -> int:
         training.model.set_weights(training.best_weights)
         training.model.save(args.output)
         print(f"saved {args.output}")
-    return 0
-
-
-def _report(args: argparse.Namespace) -> int:
-    from tunelab.report import FILES, write_report
-
-    content = write_report(Path(args.folder))
-    print(content["verdict"])
-    print("wrote " + ", ".join(str(Path(args.folder) / name) for name in FILES if (Path(args.folder) / name).exists()))
     return 0

@@ -5,6 +5,10 @@ from __future__ import annotations
 import argparse
 import math
 import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tunelab.s3 import S3Options
 
 _TIMES = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _SIZES = {"": 1, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
@@ -23,6 +27,27 @@ def command(
     )
     made.add_argument("--debug", action="store_true", help="show tracebacks")
     return made
+
+
+def add_s3(parser: argparse.ArgumentParser) -> None:
+    """The options of how a bucket is asked; keys are never among them."""
+    parser.add_argument(
+        "--s3-endpoint", default="", metavar="URL", help="of an S3 that is not AWS's (default: AWS_ENDPOINT_URL)"
+    )
+    parser.add_argument(
+        "--s3-sse",
+        default="",
+        metavar="HOW",
+        help="encryption of what is written: AES256 or aws:kms (default: the bucket's)",
+    )
+    parser.add_argument("--s3-kms-key", default="", metavar="ID", help="key of aws:kms (default: the account's)")
+
+
+def s3_options(args: argparse.Namespace) -> S3Options:
+    """What the options of :func:`add_s3` say."""
+    from tunelab.s3 import S3Options  # with boto3, which takes its time
+
+    return S3Options(endpoint=args.s3_endpoint, sse=args.s3_sse, kms_key=args.s3_kms_key)
 
 
 def seconds(text: str) -> float:

@@ -31,42 +31,20 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
-from numpy.typing import NDArray
 
 from tunelab import metrics
-from tunelab.checkpoint import read_checkpoint, unpack, write_checkpoint
+from tunelab.checkpoint import Arrays, unpack
 from tunelab.data.dataset import Dataset, Part
 from tunelab.errors import StateError
 from tunelab.measures import judge
-from tunelab.metrics import Counts
+from tunelab.outcome import Step
+from tunelab.pooling import Scores, centred, judge_pooled, pool
 from tunelab.ranking import Pooled
-from tunelab.training import Outcome, Schedule, Training
-
-Scores = NDArray[np.float64]
-
-FOLDS = "folds"
-"""Folder, below that of the training that goes on, of what the finished folds came to."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
-    """What an epoch of one fold came to."""
-
-    fold: int
-    """From 0; always 0 where there are no folds."""
-    outcome: Outcome
-    """Of the fold's training; why that one ended."""
-    ended: str
-    """Why the whole trial is over, or empty: as the training says, or "folds" when all are done."""
-    failed: str
-    """Why no more steps are worth it, or empty."""
-    pooled: Pooled | None
-    """With the last step of the last fold."""
+from tunelab.training import Schedule, Training
 
 
 class CrossFit:
@@ -91,7 +69,7 @@ class CrossFit:
             self._training = self._begin()
         return self._training
 
-    def step(self) -> tuple[Step, Sequence[NDArray[Any]]]:
+    def step(self) -> tuple[Step, Arrays]:
         """Train and evaluate one epoch.
 
         Returns:
@@ -110,31 +88,41 @@ class CrossFit:
                     ended, pooled = "folds", pool(self.data, self._scores, self._dense)
         return Step(fold=fold, outcome=outcome, ended=ended, failed=failed, pooled=pooled), weights
 
-    def save(self, folder: Path) -> None:
-        """Write all that is needed to go on: what the finished folds came to, and the training that goes on."""
-        if self._training is not None:
-            self._training.save(folder)
-        if self.data.folds:
-            arrays = {"scores": self._scores, "dense": [np.array(self._dense)]}
-            write_checkpoint(folder / FOLDS, arrays, {"going_on": self._training is not None})
+    @property
+    def parameters(self) -> int:
+        """Of the model, all of them."""
+        return int(self.training.model.count_params())
 
-    def load(self, folder: Path) -> None:
-        """Go on from what :meth:`save` wrote.
+    def save(self) -> tuple[dict[str, Arrays], dict[str, Any]]:
+        """All that is needed to go on: what the finished folds came to, and the training that goes on."""
+        arrays, state = self._training.save() if self._training is not None else ({}, None)
+        return {**arrays, "scores": self._scores, "dense": [np.array(self._dense)]}, {"training": state}
+
+    def load(self, arrays: Mapping[str, Arrays], state: Mapping[str, Any], where: str) -> None:
+        """Go on from what :meth:`save` gave. One that raised is to be thrown away.
+
+        Args:
+            arrays: by name.
+            state: what JSON can hold.
+            where: they are from, for messages.
 
         Raises:
-            StateError: a file is missing, damaged, or of another model or data set.
+            StateError: they are of another model, data set or version.
         """
-        if not self.data.folds:
-            self.training.load(folder)
-            return
-        arrays, state = read_checkpoint(folder / FOLDS, ("scores", "dense"))
-        scores, (dense,) = arrays["scores"], arrays["dense"]
+        try:
+            scores, (dense,), training = arrays["scores"], arrays["dense"], state["training"]
+        except (KeyError, ValueError) as error:
+            raise StateError(f"{where}: lacks {error} of a trial; it was written by another version") from error
         shapes = [(self._of_fold(k).part("validation").n_traces,) for k in range(self.data.n_folds)]
         if [one.shape for one in scores] != shapes[: len(scores)] or dense.shape != (len(scores),):
-            raise StateError(f"{folder / FOLDS}: holds the answers of other folds; the data set has changed")
-        self._scores, self._dense, self._training = list(scores), dense.tolist(), None
-        if state["going_on"]:
-            self.training.load(folder)
+            raise StateError(f"{where}: holds the answers of other folds; the data set has changed")
+        if self._scores or scores:
+            self._training = None  # it is of another fold
+        self._scores, self._dense = list(scores), dense.tolist()
+        if training is None:
+            self._training = None
+        else:
+            self.training.load(arrays, training, where)
 
     def _of_fold(self, k: int) -> Dataset:
         return self.data.fold(k) if self.data.folds else self.data
@@ -157,101 +145,6 @@ class CrossFit:
 def seed_of(seed: int, fold: int) -> int:
     """The seed of a fold's training: the trial's own on the first, another on each of the others."""
     return int(np.random.SeedSequence([seed, fold]).generate_state(1)[0]) if fold else seed
-
-
-def thresholds_of(labels: Sequence[NDArray[Any]], scores: Sequence[Scores]) -> tuple[float, ...]:
-    """For each fold the threshold whose F1 is best on the traces of all other folds, pooled.
-
-    A NaN among those scores leaves the default 0.5, as :func:`~tunelab.metrics.best_threshold` does.
-
-    Args:
-        labels: of each fold's traces, each of shape (trace,).
-        scores: out-of-fold, of the same shapes; two folds at least.
-    """
-    found = []
-    for k in range(len(labels)):
-        others = [i for i in range(len(labels)) if i != k]
-        found.append(
-            metrics.best_threshold(
-                np.concatenate([labels[i] for i in others]), np.concatenate([scores[i] for i in others])
-            )
-        )
-    return tuple(found)
-
-
-def pool(data: Dataset, scores: Sequence[Scores], dense: Sequence[float]) -> Pooled:
-    """What the models of all folds came to.
-
-    Args:
-        data: with folds.
-        scores: of each fold's validation traces, by that fold's model, each of shape (trace,).
-        dense: average precision of each fold's model on its own tune split.
-    """
-    parts = [data.fold(k).part("validation") for k in range(data.n_folds)]
-    thresholds = thresholds_of([part.labels for part in parts], scores)
-    by_scan: dict[str, Counts] = {}
-    at_half = []
-    for part, own, threshold in zip(parts, scores, thresholds, strict=True):
-        counts = metrics.counts_by_scan(part.labels, own, part.scan_of_trace(), threshold)
-        by_scan |= zip(part.scans, counts, strict=True)
-        at_half.append(metrics.count(part.labels, own))
-    scans = data.judged().scans
-    counted = tuple(by_scan[scan] for scan in scans)
-    total = _sum(counted)
-    values = {
-        "val_f1": total.f1,
-        "val_f1_at_half": _sum(at_half).f1,
-        "val_average_precision": _mean(
-            [metrics.average_precision(part.labels, own) for part, own in zip(parts, scores, strict=True)]
-        ),
-        "tune_average_precision": _mean(dense),
-        "precision": total.precision,
-        "recall": total.recall,
-        **{name: float(getattr(total, name)) for name in ("tp", "fp", "fn", "tn")},
-        "mean_jaccard": _mean([one.jaccard for one in counted]),
-    }
-    return Pooled(metrics=values, thresholds=thresholds, scans=scans, counts=counted)
-
-
-def judge_pooled(pooled: Pooled) -> dict[str, Any]:
-    """The pooled counts as a judgement, like :func:`~tunelab.measures.judge`'s, with a bootstrap interval over scans.
-
-    There is no one threshold, and no interval of average precision, for which the scores would be needed.
-    """
-    cells = np.array([(c.tp, c.fp, c.fn, c.tn) for c in pooled.counts])
-    labels = np.repeat(np.tile([1, 0, 1, 0], len(cells)), cells.ravel())
-    answers = np.repeat(np.tile([1.0, 1.0, 0.0, 0.0], len(cells)), cells.ravel())
-    scans = np.repeat(np.arange(len(cells)), cells.sum(axis=1))
-    interval = metrics.bootstrap_interval(labels, answers, scans, lambda truth, drawn: metrics.count(truth, drawn).f1)
-    taken = {name: pooled.metrics[name] for name in ("precision", "recall", "mean_jaccard")}
-    total = _sum(pooled.counts)
-    return {
-        "folds": len(pooled.thresholds),
-        "scans": len(pooled.scans),
-        "traces": int(cells.sum()),
-        "positives": total.tp + total.fn,
-        "f1": total.f1,
-        "f1_low": interval.low,
-        "f1_high": interval.high,
-        "average_precision": pooled.metrics["val_average_precision"],
-        "f1_at_half": pooled.metrics["val_f1_at_half"],
-        **dataclasses.asdict(total),
-        **taken,
-    }
-
-
-def centred(scores: Scores, threshold: float) -> Scores:
-    """Scores with their threshold brought to 0.5, 0 and 1 left where they are, and straight lines between.
-
-    ``0.5 s / t`` below the threshold t, ``0.5 + 0.5 (s - t) / (1 - t)`` from it on; no decision changes.
-
-    Args:
-        scores: from 0 to 1, shape (trace,).
-        threshold: from 0 to 1.
-    """
-    below = 0.5 * (np.minimum(scores, threshold) / threshold) if threshold > 0 else np.zeros_like(scores)
-    above = 0.5 + 0.5 * ((np.maximum(scores, threshold) - threshold) / (1 - threshold)) if threshold < 1 else 1.0
-    return np.where(np.isnan(scores), np.nan, np.where(scores >= threshold, above, below))
 
 
 def evaluate_together(
@@ -287,12 +180,3 @@ def _answers(params: Mapping[str, Any], data: Dataset, weights: bytes, part: Par
     except ValueError as error:
         raise StateError(f"the stored weights are not those of this model: {error}") from error
     return training.scores(part)
-
-
-def _sum(counts: Sequence[Counts]) -> Counts:
-    return Counts(*(sum(getattr(c, name) for c in counts) for name in ("tp", "fp", "fn", "tn")))
-
-
-def _mean(values: Sequence[float]) -> float:
-    defined = [value for value in values if not math.isnan(value)]
-    return math.fsum(defined) / len(defined) if defined else math.nan

@@ -1,23 +1,30 @@
 """The run's record: an append-only file of JSON lines, each on disk (fsync) before what it says counts.
 
 A line holds ``seq`` (0, 1, 2, ...), ``time`` (seconds since the epoch, for people; the order is that of ``seq``),
-``kind``, the fields of that kind, and ``digest`` (the first 16 hexadecimal digits of the SHA-256 of the line without
-it). NaN and infinities are written as ``null``. One process writes, guarded by a lock on a file beside the journal.
+``clock`` (seconds since this process opened the journal, which no change of the system's time moves), ``kind``, the
+fields of that kind, and ``digest`` (the first 16 hexadecimal digits of the SHA-256 of the line without it). NaN and
+infinities are written as ``null``. One process writes, guarded by a lease (:mod:`tunelab.lease`) beside the journal.
 
 The kinds, each written by the one place that knows:
 
 ========== ============================================ ==================================================
 kind       written by                                   fields
 ========== ============================================ ==================================================
-run        the search, first line                       name, version, seed
+run        the search, first line                       name, version, format, seed, options, identity
+session    the search and each resume, then             by, fence, owner, version, versions, cut
+change     a resume that accepts changes                changes
 suggestion the searcher, before a trial may start       trial, name, seed, family, params, point
-result     the scheduler, before it decides             trial, epoch, seconds, parameters, weights, metrics
-fold       the scheduler, as it does a result           trial, fold, epoch, seconds, weights, metrics
+resumed    the searcher, before a trial may go on       trial, epoch
+result     the scheduler, before it decides             trial, epoch, seconds, parameters, weights, checkpoint,
+                                                        ended, metrics
+fold       the scheduler, as it does a result           trial, fold, epoch, seconds, weights, checkpoint, metrics
 pooled     the scheduler, when all folds are done       trial, metrics, thresholds, scans
-decision   the scheduler, when a trial is not to go on  trial, epoch, action, by
+failure    the scheduler, when a process was lost       trial, cause, counts
+note       the scheduler, of a damaged checkpoint       trial, text
+decision   the scheduler, when a trial is not to go on  trial, epoch, action, by, status, cause
 end        the searcher, when a trial is over           trial, status, cause
 final      the search, once                             trial, chosen, test, validation
-close      the search, last line                        status, reason
+close      the search, last line of a session           status, reason
 ========== ============================================ ==================================================
 
 The journal knows nothing of what its lines mean; :mod:`tunelab.ranking` reads them.
@@ -25,20 +32,19 @@ The journal knows nothing of what its lines mean; :mod:`tunelab.ranking` reads t
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import math
 import os
-import socket
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from io import FileIO
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from tunelab.errors import RunBusyError, StateError, StorageError
+from tunelab.errors import StateError, StorageError
+from tunelab.lease import FolderLease
 
 Record = dict[str, Any]
 
@@ -46,17 +52,23 @@ Record = dict[str, Any]
 class Journal:
     """An open journal. Use :meth:`open`; one per run at a time."""
 
-    def __init__(self, file: FileIO, lock: IO[str], records: list[Record], size: int) -> None:
+    def __init__(self, file: FileIO, lease: FolderLease, records: list[Record], size: int, cut: int) -> None:
         self._file = file
-        self._lock = lock
         self._size = size
         self._next = len(records)
+        self._opened = time.monotonic()
+        self.lease = lease
+        """Whose this run is."""
         self.records = records
         """Everything written so far, oldest first."""
+        self.cut = cut
+        """Bytes of a torn last line that were cut off when the journal was opened."""
+        self.seconds = 0.0
+        """Spent on writing, and on waiting for the disk."""
 
     @classmethod
     def open(cls, path: Path) -> Journal:
-        """Take the lock, read what is there, cut off a torn last line.
+        """Take the lease, read what is there, cut off a torn last line.
 
         Raises:
             RunBusyError: another process holds the journal.
@@ -66,18 +78,17 @@ class Journal:
         with ExitStack() as opened:
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                lock = opened.enter_context(path.with_suffix(".lock").open("a+", encoding="utf-8"))
-                _take(lock, path)
+                lease = opened.enter_context(FolderLease.take(path.with_name("run.lock")))
                 file = opened.enter_context(path.open("ab", buffering=0))
                 _sync_folder(path.parent)  # the new file's name, too, is on disk before what it says counts
                 raw = path.read_bytes()
-                records, good = _parse(raw, path)
+                records, good = parse(raw, path)
                 if good < len(raw):
                     file.truncate(good)
             except OSError as error:
                 raise StorageError(f"{path}: cannot be written: {error.strerror}; choose another --storage") from error
             opened.pop_all()
-        return cls(file, lock, records, good)
+        return cls(file, lease, records, good, len(raw) - good)
 
     def append(self, kind: str, **fields: object) -> Record:
         """Write one line and wait until it is on disk.
@@ -85,7 +96,9 @@ class Journal:
         Raises:
             StorageError: it could not be written; the journal holds what was acknowledged before.
         """
-        record: Record = {"seq": self._next, "time": round(time.time(), 3), "kind": kind, **_plain(fields)}
+        began = time.monotonic()
+        record: Record = {"seq": self._next, "time": round(time.time(), 3), "clock": round(began - self._opened, 3)}
+        record |= {"kind": kind, **_plain(fields)}
         record["digest"] = _digest(record)
         line = _line(record)
         try:
@@ -101,12 +114,13 @@ class Journal:
         self._size += len(line)
         self._next += 1
         self.records.append(record)
+        self.seconds += time.monotonic() - began
         return record
 
     def close(self) -> None:
-        """Give the lock back."""
+        """Give the lease back."""
         self._file.close()
-        self._lock.close()
+        self.lease.release()
 
 
 def read(path: Path) -> list[Record]:
@@ -119,22 +133,10 @@ def read(path: Path) -> list[Record]:
         raw = path.read_bytes()
     except OSError as error:
         raise StateError(f"{path}: no journal ({error.strerror}); name the folder of a run") from error
-    return _parse(raw, path)[0]
+    return parse(raw, path)[0]
 
 
-def _take(lock: IO[str], path: Path) -> None:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        lock.seek(0)
-        owner = lock.read().strip() or "another process"
-        raise RunBusyError(f"{path.parent}: held by {owner}; wait for it, or give another --name") from None
-    lock.truncate(0)
-    lock.write(f"process {os.getpid()} on {socket.gethostname()}")
-    lock.flush()
-
-
-def _parse(raw: bytes, path: Path) -> tuple[list[Record], int]:
+def parse(raw: bytes, path: Path | str) -> tuple[list[Record], int]:
     """The records and the number of bytes they take; only the last line may be torn."""
     records: list[Record] = []
     good = 0

@@ -27,6 +27,13 @@ def plain(console: Console, line: str) -> None:
     console.print(line, soft_wrap=True, highlight=False, markup=False)
 
 
+def clock(seconds: float) -> str:
+    """``3:07`` or ``1:03:07``."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
 @contextmanager
 def shown(console: Console) -> Iterator[Told]:
     """Whom :func:`~tunelab.data.prepare.prepare` tells how far it is."""

@@ -11,12 +11,15 @@ on the first fold never has them: it ranks below those that do, whatever its F1 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from tunelab.errors import StateError
 from tunelab.metrics import Counts
 
+_NAME = re.compile(r"[0-9]{1,12}")
 Status = Literal["running", "finished", "stopped", "failed", "interrupted"]
 """finished: all epochs or shards, or its own patience; stopped: by the scheduler; interrupted: by user or budget."""
 
@@ -108,6 +111,19 @@ class Trial:
     """The epochs of each later fold, by its number."""
     pooled: Pooled | None = None
     """Once all folds are done."""
+    failures: int = 0
+    """How often it lost its process by its own doing; lost nodes and killed drivers are not counted."""
+    loss: str = ""
+    """Why it lost its process last."""
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether it can go on: it runs, or it was interrupted."""
+        return self.status in ("running", "interrupted")
+
+    def knows(self, fold: int, epoch: int) -> bool:
+        """Whether the result of this epoch has been told."""
+        return any(e.epoch == epoch for e in (self.folds.get(fold, ()) if fold else self.epochs))
 
     @property
     def chosen(self) -> Epoch | None:
@@ -134,18 +150,22 @@ class Trial:
         thresholds = (self.measured("threshold"),) if self.pooled is None else self.pooled.thresholds
         return [
             Stored(
-                file=weights_file(self.trial, fold),
+                file=weights_file(self.trial, fold, chosen.epoch if chosen else 0),
                 fold=fold,
-                digest=chosen.weights if (chosen := self.chosen_of(fold)) else "",
+                digest=chosen.weights if chosen else "",
                 threshold=threshold,
             )
             for fold, threshold in enumerate(thresholds)
+            for chosen in [self.chosen_of(fold)]
         ]
 
 
-def weights_file(trial: str, fold: int) -> str:
-    """The name under which the chosen epoch's weights are stored: ``0001.npz``, of later folds ``0001-fold1.npz``."""
-    return f"{trial}-fold{fold}.npz" if fold else f"{trial}.npz"
+def weights_file(trial: str, fold: int, epoch: int) -> str:
+    """The name under which an epoch's weights are stored: ``0001-e0003.npz``, of later folds ``0001-fold1-e0003.npz``.
+
+    It tells the epoch, so that no file is ever overwritten by another epoch's while the journal still names it.
+    """
+    return f"{trial}-fold{fold}-e{epoch:04d}.npz" if fold else f"{trial}-e{epoch:04d}.npz"
 
 
 class Leaderboard:
@@ -157,8 +177,21 @@ class Leaderboard:
             self.apply(record)
 
     def apply(self, record: Mapping[str, Any]) -> None:
-        """Take in one record of the journal; records of other kinds pass by."""
+        """Take in one record of the journal; records of other kinds pass by.
+
+        Raises:
+            StateError: a record whose digest is right and whose content is not that of its kind.
+        """
+        try:
+            self._apply(record)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            place = f"journal: record {record.get('seq')} ({record.get('kind')})"
+            raise StateError(f"{place}: {type(error).__name__} {error}; restore the journal from a copy") from error
+
+    def _apply(self, record: Mapping[str, Any]) -> None:
         if record["kind"] == "suggestion":
+            if not _NAME.fullmatch(record["trial"]):  # it becomes part of paths
+                raise ValueError(f"{record['trial']!r} is no trial")
             fields = {key: record[key] for key in ("trial", "name", "family", "params", "point")}
             self.trials[record["trial"]] = Trial(**fields, seed=record.get("seed", 0))
         elif record["kind"] == "result":
@@ -176,6 +209,13 @@ class Leaderboard:
         elif record["kind"] == "end":
             trial = self.trials[record["trial"]]
             trial.status, trial.cause = record["status"], record["cause"] or ""
+        elif record["kind"] == "resumed":
+            trial = self.trials[record["trial"]]
+            trial.status, trial.cause = "running", ""
+        elif record["kind"] == "failure":
+            trial = self.trials[record["trial"]]
+            trial.failures += bool(record["counts"])
+            trial.loss = str(record["cause"])
 
     def snapshot(self) -> list[Trial]:
         """The trials there are now, oldest first; safe while another thread adds one."""

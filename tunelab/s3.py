@@ -1,14 +1,15 @@
-"""A prefix of an S3 bucket: asked with words instead of error codes, and as a store.
+"""A prefix of an S3 bucket, asked with words instead of error codes. What a store is, it does not know.
 
-boto3 with its own sources for credentials (environment, profile, instance role), region and endpoint
-(``AWS_ENDPOINT_URL``): nothing here takes a key, so nothing here can leak one. ``tunelab.data.s3source`` brings scans
-by way of :class:`S3Prefix`, as :class:`S3Store` does with results.
+boto3 with its own sources for credentials (environment, profile, instance role), region and, where none is given,
+endpoint (``AWS_ENDPOINT_URL``): nothing here takes a key, so nothing here can leak one. Scans come by way of
+:class:`S3Prefix` (``tunelab.data.s3source``), and results go (:class:`tunelab.storage.S3Store`).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -20,7 +21,7 @@ from botocore.parsers import ResponseParserError
 from s3transfer.exceptions import RetriesExceededError, S3DownloadFailedError, S3ValidationError
 
 from tunelab.errors import DataError, StorageError, UsageError
-from tunelab.files import check_key, check_prefix, fault_of_key
+from tunelab.files import check_key, fault_of_key
 
 FAILURES = (
     aws.BotoCoreError,
@@ -46,6 +47,52 @@ _DENIED = {"AccessDenied", "403", "Forbidden", "InvalidAccessKeyId", "SignatureD
 _ELSEWHERE = {"PermanentRedirect", "301", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"}
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class S3Options:
+    """How the server of the results is reached and told to encrypt; the same for every bucket. Holds no secret."""
+
+    endpoint: str = ""
+    """``https://host:port`` of another server than Amazon's; empty: as the environment says."""
+    sse: str = ""
+    """Encryption asked for with every object: ``AES256``, ``aws:kms``, or empty for what the bucket does by itself."""
+    kms_key: str = ""
+    """Id, alias or ARN of the key for ``aws:kms``; empty for the account's own."""
+
+    def __post_init__(self) -> None:
+        if self.endpoint and (fault := _fault_of_endpoint(self.endpoint)):
+            raise UsageError(f"--s3-endpoint: {fault}; write http://host:port or https://host")
+        if self.sse not in ("", "AES256", "aws:kms"):
+            raise UsageError(f"--s3-sse: {self.sse!r} is no encryption of S3; write AES256 or aws:kms")
+        if self.kms_key and self.sse != "aws:kms":
+            raise UsageError(f"--s3-kms-key: {self.kms_key!r} is used with aws:kms only; add --s3-sse aws:kms")
+        if self.kms_key and not re.fullmatch(r"[A-Za-z0-9:/_.-]{1,2048}", self.kms_key):
+            raise UsageError(f"--s3-kms-key: {self.kms_key[:100]!r} is no id, alias or ARN of a key; write one")
+
+    def of_put(self) -> dict[str, str]:
+        """What is sent along with every object that is put."""
+        fields = {"ServerSideEncryption": self.sse, "SSEKMSKeyId": self.kms_key}
+        return {name: value for name, value in fields.items() if value}
+
+
+AS_THE_ENVIRONMENT_SAYS = S3Options()
+
+
+def _fault_of_endpoint(endpoint: str) -> str | None:
+    if "@" in endpoint:  # not shown: what stands before it may be a password
+        return "credentials do not belong in a URL; set AWS_PROFILE"
+    try:
+        parts = urlsplit(endpoint)
+        good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and parts.path in ("", "/")
+    except ValueError:  # a port that is no number
+        good = False
+    return None if good and not re.search(r"[?#\s]", endpoint) else f"{endpoint!r} is no URL of a server"
+
+
+def code_of(error: BaseException | None) -> str:
+    """The code that the server answered with, such as ``NoSuchKey``; empty when it did not answer."""
+    return str(error.response.get("Error", {}).get("Code", "")) if isinstance(error, aws.ClientError) else ""
+
+
 class S3Prefix:
     """A prefix of a bucket, asked with the credentials of this machine; threads may share one.
 
@@ -57,6 +104,7 @@ class S3Prefix:
             20 seconds).
         connections: how many threads ask at once.
         use: what for; decides the rights and the remedies that messages name.
+        s3: endpoint and encryption.
     """
 
     def __init__(
@@ -68,18 +116,21 @@ class S3Prefix:
         attempts: int,
         connections: int = 10,
         use: Literal["storage", "data"] = "storage",
+        s3: S3Options = AS_THE_ENVIRONMENT_SAYS,
     ) -> None:
         self.bucket = bucket
-        self._prefix = prefix.strip("/")
+        self._below = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
         self._timeout = timeout
         self._attempts = attempts
         self._connections = connections
         self._use = use
+        self._s3 = s3
+        self._named = "--s3-endpoint" if s3.endpoint else "AWS_ENDPOINT_URL"
 
     @property
     def url(self) -> str:
         """``s3://bucket/prefix``."""
-        return f"s3://{self.bucket}/{self._prefix}".rstrip("/")
+        return f"s3://{self.bucket}/{self._below}".rstrip("/")
 
     @cached_property
     def client(self) -> Any:
@@ -99,11 +150,11 @@ class S3Prefix:
         )
         try:
             # A session of our own: boto3's default one is shared, and making clients from it is not safe among threads.
-            return boto3.session.Session().client("s3", config=config)
+            return boto3.session.Session().client("s3", config=config, endpoint_url=self._s3.endpoint or None)
         except FAILURES as error:
             raise self.explained(error, "") from error
         except ValueError as error:  # what botocore raises for an endpoint that is no URL
-            raise UsageError(f"AWS_ENDPOINT_URL: {error}; write it as https://host:port") from error
+            raise UsageError(f"{self._named}: {_without_password(error)}; write it as https://host:port") from error
 
     def whole(self, key: str) -> str:
         """The key below the bucket of a key below the prefix.
@@ -112,14 +163,15 @@ class S3Prefix:
             StorageError: the key could leave the prefix.
         """
         check_key(key, self.url)
-        return f"{self._prefix}/{key}" if self._prefix else key
+        return self._below + key
 
-    def ask(self, verb: str, *, key: str = "", **fields: Any) -> Any:
+    def ask(self, verb: str, *, key: str = "", none_for: Collection[str] = (), **fields: Any) -> Any:
         """One request, and boto3's answer.
 
         Args:
             verb: the method of boto3's client.
             key: below the bucket; empty for requests about the bucket.
+            none_for: codes of the server that are an answer, too: None.
             fields: the method's other arguments.
 
         Raises:
@@ -131,6 +183,8 @@ class S3Prefix:
         try:
             return getattr(self.client, verb)(Bucket=self.bucket, **fields)
         except FAILURES as error:
+            if code_of(error) in none_for:
+                return None
             raise self.explained(error, key) from error
 
     def objects(self, prefix: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
@@ -139,12 +193,25 @@ class S3Prefix:
         Raises:
             StorageError: as for :meth:`ask`.
         """
-        below = f"{self._prefix}/" if self._prefix else ""
+        for page in self._pages(Prefix=self._below + prefix):
+            for found in page.get("Contents", []):
+                yield found["Key"][len(self._below) :], found
+
+    def folders(self) -> Iterator[str]:
+        """The first parts of all keys that have several, without listing what is below them; not checked.
+
+        Raises:
+            StorageError: as for :meth:`ask`.
+        """
+        for page in self._pages(Prefix=self._below, Delimiter="/"):
+            for found in page.get("CommonPrefixes", []):
+                yield found["Prefix"][len(self._below) : -1]
+
+    def _pages(self, **fields: str) -> Iterator[dict[str, Any]]:
         more: dict[str, str] = {}
         while True:
-            page = self.ask("list_objects_v2", Prefix=below + prefix, **more)
-            for found in page.get("Contents", []):
-                yield found["Key"][len(below) :], found
+            page = self.ask("list_objects_v2", **fields, **more)
+            yield page
             if not page.get("IsTruncated"):
                 return
             more = {"ContinuationToken": page["NextContinuationToken"]}
@@ -158,8 +225,7 @@ class S3Prefix:
         """
         where = f"s3://{self.bucket}/{key}".rstrip("/")
         storage = self._use == "storage"
-        answer = error.response if isinstance(error, aws.ClientError) else {}
-        code = str(answer.get("Error", {}).get("Code", ""))
+        code = code_of(error)
         if isinstance(error, _NO_CREDENTIALS):
             say = "no credentials; set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or use a role"
         elif code == "NoSuchBucket":
@@ -174,8 +240,10 @@ class S3Prefix:
         elif code in _EXPIRED:
             say = f"the credentials have expired ({code}); renew them"
         elif code in _DENIED:
-            rights = "s3:PutObject, s3:GetObject and s3:ListBucket" if storage else "s3:GetObject and s3:ListBucket"
-            say = f"access denied ({code}); the credentials need {rights} here"
+            kms = ", and kms:GenerateDataKey and kms:Decrypt for the key" if self._s3.sse == "aws:kms" else ""
+            put = f"s3:PutObject, s3:GetObject, s3:DeleteObject and s3:ListBucket{kms}"
+            need = put if storage else "s3:GetObject and s3:ListBucket"
+            say = f"access denied ({code}); the credentials need {need} here"
         elif code == "400":  # the answer to a HEAD, which has no body to say more
             say = "refused (400); the credentials may have expired: renew them, and check the region"
         elif code in _ELSEWHERE:
@@ -183,17 +251,16 @@ class S3Prefix:
         elif code == "InvalidObjectState":
             say = "the object is archived; restore it first: aws s3api restore-object"
         elif code:
-            times = answer.get("ResponseMetadata", {}).get("RetryAttempts", 0) + 1
+            times = getattr(error, "response", {}).get("ResponseMetadata", {}).get("RetryAttempts", 0) + 1
             say = f"the server answered {code} ({times} attempts); try again later"
         elif isinstance(error, RetriesExceededError | S3ValidationError):
             sent = f"{self._attempts} attempts, {type(getattr(error, 'last_exception', error)).__name__}"
-            say = f"did not arrive whole ({sent}); check the network and AWS_ENDPOINT_URL, and try again later"
+            say = f"did not arrive whole ({sent}); check the network and {self._named}, and try again later"
         elif isinstance(error, aws.HTTPClientError | aws.ConnectionError):
             sent = f"{self._attempts} attempts, {type(error).__name__}"
-            say = f"{self._server()} cannot be reached ({sent}); check the network and AWS_ENDPOINT_URL"
+            say = f"{self._server()} cannot be reached ({sent}); check the network and {self._named}"
         else:
-            said = re.sub(r"//[^/@\s]*@", "//", str(error))  # a URL can hold a password
-            say = f"{type(error).__name__}: {said}; check the AWS configuration"
+            say = f"{type(error).__name__}: {_without_password(error)}; check the AWS configuration"
         return StorageError(f"{where}: {say}")
 
     def _server(self) -> str:
@@ -202,41 +269,8 @@ class S3Prefix:
         return f"{parts.hostname}:{parts.port}" if parts.port else str(parts.hostname)
 
 
-class S3Store:
-    """A prefix of an S3 bucket as a store.
-
-    Args:
-        bucket: its name.
-        prefix: without slashes at its ends; empty for the whole bucket.
-        timeout: seconds for one answer of the server, and a quarter of them for a connection.
-        attempts: how often a request is sent before it is given up; see :class:`S3Prefix`.
-    """
-
-    def __init__(self, bucket: str, prefix: str = "", *, timeout: float = 30.0, attempts: int = 4) -> None:
-        self._place = S3Prefix(bucket, prefix, timeout=timeout, attempts=attempts)
-
-    @property
-    def url(self) -> str:
-        """``s3://bucket/prefix``."""
-        return self._place.url
-
-    def put(self, key: str, data: bytes) -> None:
-        """See :meth:`~tunelab.storage.Store.put`. One request (5 GiB at most): a broken one leaves no part behind."""
-        self._place.ask("put_object", key=self._place.whole(key), Body=data)
-
-    def get(self, key: str) -> bytes:
-        """See :meth:`~tunelab.storage.Store.get`. The server's checksum is compared by boto3."""
-        whole = self._place.whole(key)
-        answer = self._place.ask("get_object", key=whole)
-        try:
-            return bytes(answer["Body"].read())
-        except FAILURES as error:
-            raise self._place.explained(error, whole) from error
-
-    def list(self, prefix: str = "") -> list[str]:
-        """See :meth:`~tunelab.storage.Store.list`. Objects whose names could not have been put here are left out."""
-        check_prefix(prefix, self.url)
-        return sorted(key for key, _ in self._place.objects(prefix) if fault_of_key(key) is None)
+def _without_password(error: Exception) -> str:
+    return re.sub(r"//[^/@\s]*@", "//", str(error))  # a URL can hold one
 
 
 def parse_s3(url: str, field: str = "storage") -> tuple[str, str]:

@@ -6,34 +6,26 @@ is in :mod:`tunelab.cli`.
 
 from __future__ import annotations
 
-import os
-import platform
 import re
 import sys
 import time
-from collections.abc import Mapping
-from datetime import UTC, datetime
-from importlib import metadata
+from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
-from tunelab import __version__, metrics
-from tunelab.data.dataset import SPLITS
-from tunelab.data.plan import SHOWN
-from tunelab.data.prepared import CacheOptions, access_to
+from tunelab.data.prepared import CacheOptions
 from tunelab.errors import UsageError
-from tunelab.models import chains, check_space
-from tunelab.progress import plain, progress_console, shown
+from tunelab.planning import announce, begin, plan_of
+from tunelab.progress import plain, progress_console
+from tunelab.s3 import S3Options, parse_s3
 from tunelab.space import load_space, shipped
-from tunelab.storage import parse_s3
-from tunelab.tuning.run import Plan, SearchResult, run_search
+from tunelab.tuning.hold import new_run
+from tunelab.tuning.plan import Options, SearchResult
+from tunelab.tuning.run import run_search
 
-DEFAULT_TRIALS = 16
 LOCAL_FOLDER = Path("runs")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-_PACKAGES = ("ray", "optuna", "keras", "tensorflow", "numpy")
 
 
 def search(
@@ -51,6 +43,11 @@ def search(
     seed: int = 0,
     address: str | None = None,
     cache: CacheOptions | None = None,
+    sync_every: float = 60.0,
+    s3: S3Options | None = None,
+    max_failures: int = 3,
+    step_timeout: float = 3600.0,
+    keep: int = 10,
     debug: bool = False,
     console: Console | None = None,
 ) -> SearchResult:
@@ -70,6 +67,11 @@ def search(
         seed: fixes splits, proposals and trainings.
         address: of a running Ray; None: start one on this machine.
         cache: where prepared data sets are kept, and how they are made; None: as :class:`CacheOptions` says.
+        sync_every: seconds between two copies to S3 storage, and two reports.
+        s3: how S3 storage is asked; None: with the endpoint of the environment, and the bucket's own encryption.
+        max_failures: how many losses of its process a trial survives; lost nodes are not counted.
+        step_timeout: seconds that an epoch may take before its training is taken for hung.
+        keep: of how many of the best trials that are over the weights are kept.
         debug: Ray's own messages, and tracebacks as causes of failed trials.
         console: where to show progress; None: standard output.
 
@@ -79,104 +81,75 @@ def search(
     begun = time.monotonic()
     console = console or progress_console()
     found = load_space(Path(space) if space is not None else shipped("quick.yaml"))
-    check_space(found)
-    for option, value in (("--trials", trials), ("--max-epochs", max_epochs), ("--concurrent", concurrent)):
-        if value is not None and value < 1:
-            raise UsageError(f"{option}: {value} is less than one")
-    if seed < 0:
-        raise UsageError(f"--seed: {seed} is less than zero")
     run_name = name if name is not None else f"{_word(found.name)}-{datetime.now():%Y%m%d-%H%M%S}"
-    if not _NAME.fullmatch(run_name):
-        raise UsageError(f"--name: {run_name[:60]!r} must be 1 to 100 letters, digits, dots, dashes or underscores")
+    check_name(run_name)
+    s3 = s3 or S3Options()
     folder, remote = _places(str(storage), run_name)
-    access = access_to(
-        data,
-        options=found.data,
-        chains=chains(found),
-        seed=seed,
-        cache=cache or CacheOptions(),
-    )
-    with shown(console) as progress:
-        ready = access.ready(progress)
-    scans = next(iter(ready.datasets.values()))
-    wanted = trials if trials is not None else None if time_budget is not None else found.trials or DEFAULT_TRIALS
-    if not found.families:
-        wanted = min(wanted or len(found.start_from), len(found.start_from))
-    plan = Plan(
-        name=run_name,
-        folder=folder,
-        remote=remote,
-        space=found,
-        data=scans,
-        access=ready.access,
-        samples={chain: dataset.n_samples for chain, dataset in ready.datasets.items()},
-        trials=wanted,
+    options = Options(
+        space=str(Path(space).expanduser().absolute()) if space is not None else "",
+        data=_absolute(data),
+        max_bad=cache.max_bad if cache else 0,
+        storage=remote,
+        s3_endpoint=s3.endpoint,
+        s3_sse=s3.sse,
+        s3_kms_key=s3.kms_key,
+        sync_every=sync_every,
+        trials=trials,
         time_budget=time_budget,
-        begun=begun,
-        max_epochs=max_epochs or found.epochs.max,
-        patience=found.epochs.patience,
+        max_epochs=max_epochs,
         concurrent=concurrent,
-        cpus=cpus_per_trial if cpus_per_trial is not None else found.resources.cpus,
-        gpus=gpus_per_trial if gpus_per_trial is not None else found.resources.gpus,
+        cpus_per_trial=cpus_per_trial,
+        gpus_per_trial=gpus_per_trial,
         seed=seed,
-        address=address,
-        debug=debug,
+        max_failures=max_failures,
+        step_timeout=step_timeout,
+        keep=keep,
     )
-    _announce(plan, console)
-    result = run_search(plan, facts(plan), console)
+    plan = plan_of(options, found, folder, begun=begun, address=address, cache=cache, debug=debug, console=console)
+    announce(plan, console)
+    with new_run(folder, remote, s3) as hold:
+        begin(plan, hold)
+        result = run_search(plan, hold, console)
+    conclude(result, options, console)
+    return result
+
+
+def conclude(result: SearchResult, options: Options, console: Console) -> None:
+    """Say what came out, and where it is."""
+    folder = result.folder
     plain(console, result.report["verdict"])
     plain(console, f"Report: {folder / 'report.html'}")
     if result.report["best"] is not None:
         plain(console, f"Best configuration: {folder / 'best_config.yaml'}")
-    if remote:
-        plain(console, f"Also at {remote}")
-    return result
-
-
-def facts(plan: Plan) -> Mapping[str, Any]:
-    """The content of ``run.yaml``: all that is needed to repeat the run, and nothing of the environment beside it."""
-    data, judged = plan.data, plan.data.judged()
-    parts = {split: data.part(split) for split in SPLITS}
-    return {
-        "name": plan.name,
-        "version": __version__,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": {"python": platform.python_version()} | {name: metadata.version(name) for name in _PACKAGES},
-        "backend": os.environ.get("KERAS_BACKEND", "tensorflow"),
-        "seed": plan.seed,
-        "command": ["python", "-m", "tunelab.search", *sys.argv[1:]] if _is_command() else [],
-        "resources": {"cpus": plan.cpus, "gpus": plan.gpus, "concurrent": plan.concurrent},
-        "budget": {"trials": plan.trials, "seconds": plan.time_budget},
-        "epochs": {"max": plan.max_epochs, "patience": plan.patience},
-        "always_positive_f1": metrics.always_positive_f1(judged.positives, judged.n_traces),
-        "positives": judged.positives,
-        "validation_traces": judged.n_traces,
-        "dimensions": plan.space.columns(),
-        "space": dict(plan.space.document),
-        "data": {
-            "source": data.source,
-            "fingerprint": data.fingerprint,
-            "scans": data.n_scans,
-            "traces": data.n_traces,
-            "samples": sorted(set(plan.samples.values())),
-            "dt": data.dt,
-            "options": plan.space.data.model_dump(mode="json", exclude_defaults=True),
-            "chains": [chain.describe() for chain in plan.samples],
-            "notes": list(data.notes),
-            "positives": {split: part.positives for split, part in parts.items()},
-            "traces_by_split": {split: part.n_traces for split, part in parts.items()},
-            "splits": {split: list(part.scans) for split, part in parts.items()},
-            "folds": {k: list(data.fold(k).part("validation").scans) for k in range(data.n_folds)} or None,
-        },
-    }
-
-
-def _is_command() -> bool:
-    return Path(sys.argv[0]).name in ("search.py", "tunelab", "__main__.py", "cli.py")
+    if options.storage:
+        plain(console, f"Also at {options.storage}")
+    if result.exit_code:
+        plain(console, f"Go on with: tunelab resume {options.storage or folder}")
 
 
 def _word(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-._")[:60] or "run"
+
+
+def place_of(run: str) -> tuple[Path, str]:
+    """A run's local folder, and its URL when it was named by that.
+
+    Args:
+        run: a folder, or ``s3://bucket/prefix/name``; the local copy of that is ``runs/name``.
+
+    Raises:
+        UsageError: it names no run.
+    """
+    if not run.strip():
+        raise UsageError("RUN: empty; name the folder of a run, or its s3:// URL")
+    if not run.startswith("s3:"):
+        return Path(run).expanduser().absolute(), ""
+    bucket, prefix = parse_s3(run, "RUN")
+    if not prefix:
+        raise UsageError(f"RUN: {run}: names a bucket, not a run in it; list its runs with: tunelab list {run}")
+    name = prefix.rpartition("/")[2]
+    check_name(name)
+    return (LOCAL_FOLDER / name).absolute(), f"s3://{bucket}/{prefix}"
 
 
 def _places(storage: str, name: str) -> tuple[Path, str]:
@@ -189,29 +162,20 @@ def _places(storage: str, name: str) -> tuple[Path, str]:
     return (Path(storage).expanduser() / name).absolute(), ""
 
 
-def _chains(plan: Plan) -> list[str]:
-    """A line for each chain of preprocessing, or for the first few of many."""
-    told = [f"Preprocessing: {chain.describe()}: {n:,} samples." for chain, n in plan.samples.items()]
-    if len(told) == 1 and next(iter(plan.samples)).is_identity:
-        return []
-    return told if len(told) <= SHOWN else [*told[: SHOWN - 1], f"Preprocessing: {len(told) - SHOWN + 1} more chains."]
+def check_name(name: str) -> None:
+    """Refuse a name of a run that is more than a word: it becomes part of paths and keys.
+
+    Raises:
+        UsageError: says what a name may be.
+    """
+    if not _NAME.fullmatch(name):
+        raise UsageError(f"--name: {name[:60]!r} must be 1 to 100 letters, digits, dots, dashes or underscores")
 
 
-def _announce(plan: Plan, console: Console) -> None:
-    data = plan.data
-    names = ", ".join(plan.space.families) or f"{len(plan.space.start_from)} fixed configurations"
-    limits = [f"{plan.trials} trials" if plan.trials else "", f"{plan.time_budget:.0f} s" if plan.time_budget else ""]
-    where = f"Ray at {plan.address}" if plan.address else "this machine"
-    widths = " or ".join(f"{n:,}" for n in sorted(set(plan.samples.values())))
-    lines = [
-        f"Searching {plan.space.name} ({names}) on {where}: {' or '.join(filter(None, limits))}, "
-        f"{plan.max_epochs} epochs each at most.",
-        f"Data: {data.source}: {data.n_scans} scans, {data.n_traces} traces of {widths} samples; {data.dealt}.",
-        *_chains(plan),
-        *(f"Note: {note}" for note in data.notes),
-    ]
-    for line in lines:
-        plain(console, line)
+def _absolute(data: Path | str | None) -> str | None:
+    if data is None or str(data).startswith("s3:") or not str(data).strip():
+        return None if data is None else str(data)
+    return str(Path(data).expanduser().absolute())
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -20,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tunelab import metrics
-from tunelab.checkpoint import Arrays, digest, pack, read_checkpoint, unpack, write_checkpoint
+from tunelab.checkpoint import Arrays, digest, pack, unpack
 from tunelab.data.batches import Batches, Feed
 from tunelab.data.dataset import Dataset, Part
 from tunelab.data.order import Scans, reading_batches, training_batches
@@ -28,6 +27,7 @@ from tunelab.data.statistics import of_part
 from tunelab.errors import StateError
 from tunelab.measures import cross_entropy, decided, judge
 from tunelab.models import build_model
+from tunelab.outcome import Outcome
 
 __all__ = [
     "Outcome",
@@ -51,24 +51,6 @@ class Schedule:
     """Epochs without a better average precision on the tune split before a pooled training ends itself."""
     seed: int
     """Fixes weights, dropout and the order of scans."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """What an epoch came to."""
-
-    epoch: int
-    """From 1; of an incremental training, how many shards it has been over."""
-    seconds: float
-    """Since the training began, epochs with their evaluation."""
-    metrics: Mapping[str, float]
-    improved: bool
-    """Whether this is now the chosen epoch, the one with the highest average precision on the tune split."""
-    ended: str
-    """Why the training is over, or empty: "epochs" (as many as it may have), "patience", "shards" (an incremental
-    training has been over the last one)."""
-    failed: str
-    """Why no more epochs are worth it (the loss is NaN), or empty."""
 
 
 class Training:
@@ -128,8 +110,8 @@ class Training:
                 scores[start : start + length] = answer[:length]
         return scores
 
-    def save(self, folder: Path) -> None:
-        """Write all that is needed to go on: variables, seeds and optimizer as they are, the chosen epoch's weights.
+    def save(self) -> tuple[dict[str, Arrays], dict[str, Any]]:
+        """All that is needed to go on: variables, seeds and optimizer as they are, the chosen epoch's weights.
 
         Between epochs that is all of the incremental protocol too: which shard is next follows from the epoch.
         """
@@ -144,21 +126,28 @@ class Training:
             "best_epoch": self.best_epoch,
             "best_dense": self.best_dense if math.isfinite(self.best_dense) else None,
         }
-        write_checkpoint(folder, arrays, state)
+        return arrays, state
 
-    def load(self, folder: Path) -> None:
-        """Go on from what :meth:`save` wrote.
+    def load(self, arrays: Mapping[str, Arrays], state: Mapping[str, Any], where: str) -> None:
+        """Go on from what :meth:`save` gave. One that raised is to be thrown away.
+
+        Args:
+            arrays: by name.
+            state: what JSON can hold.
+            where: they are from, for messages.
 
         Raises:
-            StateError: a file is missing, damaged, or of another model.
+            StateError: they are of another model, or of another version.
         """
-        arrays, state = read_checkpoint(folder, ("model", "optimizer", "best"))
         self.model.optimizer.build(self.model.trainable_variables)
-        self._assign(self.model, arrays["model"], folder)
-        self._assign(self.model.optimizer, arrays["optimizer"], folder)
-        self.best_weights = arrays["best"]
-        self.epoch, self.seconds, self.best_epoch = state["epoch"], state["seconds"], state["best_epoch"]
-        self.best_dense = -math.inf if state["best_dense"] is None else state["best_dense"]
+        try:
+            self._assign(self.model, arrays["model"], where)
+            self._assign(self.model.optimizer, arrays["optimizer"], where)
+            self.best_weights = arrays["best"]
+            self.epoch, self.seconds, self.best_epoch = state["epoch"], state["seconds"], state["best_epoch"]
+            self.best_dense = -math.inf if state["best_dense"] is None else state["best_dense"]
+        except KeyError as error:
+            raise StateError(f"{where}: lacks {error} of a training; it was written by another version") from error
 
     def _train_on_all(self) -> dict[str, float]:
         return {"loss": self._fit(np.arange(self.train.n_scans), self.epoch)}
@@ -234,9 +223,9 @@ class Training:
         return [keras.ops.convert_to_numpy(variable) for variable in owner.variables]
 
     @staticmethod
-    def _assign(owner: Any, arrays: Arrays, folder: Path) -> None:
+    def _assign(owner: Any, arrays: Arrays, where: str) -> None:
         if [a.shape for a in arrays] != [tuple(v.shape) for v in owner.variables]:
-            raise StateError(f"{folder}: holds the variables of another model")
+            raise StateError(f"{where}: holds the variables of another model")
         for variable, array in zip(owner.variables, arrays, strict=True):
             variable.assign(array)
 

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import math
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from ray.exceptions import RayActorError
 from ray.tune.schedulers import TrialScheduler
 
-from tunelab.journal import read
+from tunelab.errors import StorageError
+from tunelab.journal import Journal, read
 from tunelab.space import EarlyStopping
 from tunelab.tuning.record import Recorder
 from tunelab.tuning.scheduler import RecordingScheduler
@@ -19,6 +25,10 @@ from tunelab.tuning.scheduler import RecordingScheduler
 pytestmark = pytest.mark.ray
 
 STOP, CONTINUE = TrialScheduler.STOP, TrialScheduler.CONTINUE
+
+
+NOTHING = {"fold": 0, "seconds": 1.0, "parameters": 7, "weights": "", "checkpoint": "", "storage": "", "lost": ""}
+NOTHING |= {"pooled": [], "notes": []}
 
 
 class Bench:
@@ -30,13 +40,12 @@ class Bench:
         self.scheduler = RecordingScheduler(EarlyStopping(grace=2, reduction=2), 8, recorder)
         self.trials: dict[str, Any] = {}
 
-    def report(self, trial: str, epoch: int, dense: float, *, ended: str = "", failed: str = "") -> str:
+    def report(self, trial: str, epoch: int, dense: float, *, ended: str = "", failed: str = "", **said: Any) -> str:
         if trial not in self.trials:
             self.recorder.suggestion(trial, "", 0, {"family": "lstm"}, {})
             self.trials[trial] = SimpleNamespace(trial_id=f"ray-{trial}", config={"trial": trial})
             self.scheduler.on_trial_add(None, self.trials[trial])
-        result = {"fold": 0, "epoch": epoch, "seconds": 1.0, "parameters": 7, "weights": ""}
-        result |= {"ended": ended, "failed": failed, "pooled": []}
+        result = {**NOTHING, "epoch": epoch, "ended": ended, "failed": failed, **said}
         metrics = {"metrics/tune_average_precision": dense, "metrics/val_f1": 0.5}
         return self.scheduler.on_trial_result(None, self.trials[trial], result | metrics)
 
@@ -108,3 +117,183 @@ def test_what_a_trial_says_of_its_end_is_what_is_recorded(
 def test_a_failure_before_the_first_epoch_has_no_result(bench: Bench) -> None:
     assert bench.report("0001", 0, math.nan, failed="cannot be built") == STOP
     assert [r["kind"] for r in read(bench.path)] == ["suggestion", "decision"]
+
+
+def test_an_epoch_that_is_told_again_is_recorded_once(bench: Bench) -> None:
+    bench.report("0001", 1, 0.5, weights="a")
+    assert bench.report("0001", 1, 0.5, weights="a", again=True) == CONTINUE
+    assert bench.report("0001", 2, 0.6) == CONTINUE
+    assert [(r["kind"], r.get("epoch")) for r in read(bench.path)] == [
+        ("suggestion", None),
+        ("result", 1),
+        ("result", 2),
+    ]
+
+
+def test_an_epoch_that_was_trained_again_and_came_out_otherwise_counts_as_it_is_stored_now(bench: Bench) -> None:
+    bench.report("0001", 1, 0.5, weights="a")
+    bench.report("0001", 2, 0.6, weights="b")
+    bench.report("0001", 2, 0.61, weights="c")
+    chosen = bench.recorder.board.trials["0001"].chosen
+    assert chosen is not None
+    assert (chosen.epoch, chosen.weights) == (2, "c")
+    assert [e.epoch for e in bench.recorder.board.trials["0001"].epochs] == [1, 2]
+
+
+def test_a_trial_survives_as_many_losses_of_its_process_as_it_may(bench: Bench) -> None:
+    bench.report("0001", 1, 0.5)
+    for _ in range(3):
+        assert bench.report("0001", 0, math.nan, lost="killed by signal 9 (SIGKILL)") == CONTINUE
+    assert bench.report("0001", 0, math.nan, lost="exit code 3") == STOP
+    bench.recorder.end("0001", "interrupted")
+    ended = bench.recorder.board.trials["0001"]
+    said = "its process was lost 4 times (--max-failures 3); the last time: exit code 3"
+    assert (ended.status, ended.cause, ended.failures) == ("failed", said, 4)
+
+
+class RayTrial:
+    """As much of Ray's trial as the scheduler looks at."""
+
+    def __init__(self, trial: str, error: Exception) -> None:
+        self.trial_id, self.config, self.max_failures = "ray", {"trial": trial}, -1
+        self.get_error = lambda: error
+
+
+def test_a_lost_node_never_counts_against_a_trial_and_a_lost_process_does(bench: Bench) -> None:
+    bench.report("0001", 1, 0.5)
+    node = RayActorError("00", "The actor died because its node has died. Node Id: 12")
+    for _ in range(10):
+        bench.scheduler.on_trial_error(None, trial := RayTrial("0001", node))
+        assert trial.max_failures == -1
+    assert bench.recorder.board.trials["0001"].failures == 0
+    process = RayActorError("00", "The actor is dead because its worker process has died. Worker exit type: X")
+    for _ in range(3):
+        bench.scheduler.on_trial_error(None, trial := RayTrial("0001", process))
+        assert trial.max_failures == -1
+    bench.scheduler.on_trial_error(None, trial := RayTrial("0001", process))
+    assert trial.max_failures == 0, "Ray gives it up the next time"
+    assert bench.report("0001", 2, 0.9) == STOP, "and so do we with its next result"
+    assert [r["counts"] for r in read(bench.path) if r["kind"] == "failure"] == [False] * 10 + [True] * 4
+
+
+def test_a_trial_that_cannot_store_ends_the_search_and_not_itself(bench: Bench) -> None:
+    bench.report("0001", 1, 0.5)
+    with pytest.raises(StorageError, match="No space left"):
+        bench.report("0001", 0, math.nan, storage="weights/0001-e0002.npz: No space left on device")
+    assert isinstance(bench.recorder.fault, StorageError)
+    assert [r["kind"] for r in read(bench.path)] == ["suggestion", "result"]
+
+
+def test_what_is_worth_knowing_of_a_checkpoint_is_recorded(bench: Bench) -> None:
+    bench.report("0001", 1, 0.5, notes=["checkpoints/0001/s000002.ckpt: damaged; goes on from epoch 1"])
+    assert [r["text"] for r in read(bench.path) if r["kind"] == "note"] == [
+        "checkpoints/0001/s000002.ckpt: damaged; goes on from epoch 1"
+    ]
+
+
+class Simulated:
+    """Asynchronous successive halving written again, from its description: one bracket, ties stay, NaN is worst."""
+
+    def __init__(self, grace: int, reduction: int, longest: int) -> None:
+        self.grace, self.reduction = grace, reduction
+        self.rungs: dict[int, dict[str, float]] = {}
+        at = grace
+        while at <= longest:
+            self.rungs[at] = {}
+            at *= reduction
+        self.best: dict[str, float] = {}
+
+    def goes_on(self, trial: str, epoch: int, dense: float) -> bool:
+        known = self.best.get(trial, math.nan)
+        best = dense if math.isnan(known) else known if math.isnan(dense) else max(known, dense)
+        self.best[trial] = best
+        for at in sorted(self.rungs, reverse=True):
+            if epoch >= at and trial in self.rungs[at]:
+                break
+            if epoch >= at:
+                value = -1.0 if math.isnan(best) else best
+                there = sorted(self.rungs[at].values())
+                self.rungs[at][trial] = value
+                if there:
+                    # linear interpolation between the two nearest ranks, as a percentile is defined
+                    place = (1 - 1 / self.reduction) * (len(there) - 1)
+                    low = int(place)
+                    high = min(low + 1, len(there) - 1)
+                    cutoff = there[low] + (there[high] - there[low]) * (place - low)
+                    if value < cutoff - 1e-12:
+                        return False
+                break
+        return not (math.isnan(best) and epoch >= self.grace)
+
+
+STEPS = st.lists(
+    st.tuples(
+        st.integers(0, 7),
+        st.sampled_from([0.0, 0.1, 0.12, 0.12, 0.3, 0.5, 0.9, math.nan]),
+        st.booleans(),
+    ),
+    max_size=60,
+)
+
+
+@given(STEPS)
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_decisions_are_those_of_a_simulation_with_ties_nan_and_restarts(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[int, float, bool]]
+) -> None:
+    folder = tmp_path_factory.mktemp("bench")
+    journal = Journal.open(folder / "journal.jsonl")
+    bench = Bench(folder, Recorder(journal))
+    simulated = Simulated(2, 2, 8)
+    over: set[str] = set()
+    epochs: Counter[str] = Counter()
+    try:
+        for number, dense, killed in steps:
+            trial = f"{number:04d}"
+            if trial in over or epochs[trial] == 8:
+                continue
+            epochs[trial] += 1
+            goes_on = simulated.goes_on(trial, epochs[trial], dense)
+            assert (bench.report(trial, epochs[trial], dense) == CONTINUE) == goes_on
+            if not goes_on:
+                over.add(trial)
+                bench.recorder.end(trial, "interrupted")
+            if killed:
+                journal.close()
+                journal = Journal.open(folder / "journal.jsonl")
+                again = Bench(folder, Recorder(journal))
+                again.recorder.replay([again.scheduler.replayed])
+                assert again.scheduler._brackets[0]._rungs == bench.scheduler._brackets[0]._rungs
+                again.trials = bench.trials
+                bench = again
+    finally:
+        journal.close()
+
+
+@pytest.mark.parametrize("lost", ["decision", "end"])
+def test_what_a_result_called_for_is_decided_after_a_kill_between_the_two(
+    tmp_path: Path, recorder_in: Callable[[Path], Recorder], lost: str
+) -> None:
+    """The driver was killed after the result was on disk and before the decision, or the end, was."""
+    bench = Bench(tmp_path, recorder_in(tmp_path))
+    bench.report("0001", 2, 0.8)
+    bench.report("0002", 2, 0.1)
+    bench.report("0003", 2, 0.9, ended="patience")
+    (tmp_path / "cut").mkdir()
+    lines = bench.path.read_bytes().splitlines(keepends=True)
+    kinds = [json.loads(line)["kind"] for line in lines]
+    assert kinds[-3:] == ["suggestion", "result", "decision"]
+    cut = lines[:-1] if lost == "decision" else lines
+    (tmp_path / "cut" / "journal.jsonl").write_bytes(b"".join(cut))
+    again = Bench(tmp_path / "cut", recorder_in(tmp_path / "cut"))
+    again.recorder.replay([again.scheduler.replayed])
+    again.scheduler.settle()
+    assert again.recorder.decided("0002")
+    assert again.recorder.decided("0003")
+    assert not again.recorder.decided("0001")
+    for trial in ("0002", "0003"):
+        again.recorder.end(trial, "interrupted")
+    board = again.recorder.board.trials
+    assert (board["0002"].status, board["0002"].cause) == ("stopped", "not among the best at epoch 2")
+    assert (board["0003"].status, board["0003"].cause) == ("finished", "")
+    assert [r["kind"] for r in read(again.path)].count("decision") == 2

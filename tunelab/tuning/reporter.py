@@ -16,6 +16,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from tunelab.progress import clock
 from tunelab.ranking import Leaderboard, Trial
 
 ROWS = 20
@@ -70,6 +71,10 @@ class Reporter:
         elif kind in ("result", "pooled") and best is trial and self._best != (trial.trial, trial.pooled is None):
             self._best = (trial.trial, trial.pooled is None)
             self._say(f"leads: {self._line(trial)}")
+        elif kind == "resumed":
+            self._say(f"goes on: {self._line(trial)}")
+        elif kind == "failure":
+            self._say(f"goes on in another process: {self._line(trial)} ({trial.loss})")
         elif time.monotonic() - self._spoke > QUIET_SECONDS:
             self._say("goes on")
 
@@ -156,13 +161,6 @@ def number(value: float) -> str:
 def short(value: Any) -> str:
     """A dimension's value in few characters."""
     return f"{value:.3g}" if isinstance(value, float) else str(value).replace(" ", "")
-
-
-def clock(seconds: float) -> str:
-    """``3:07`` or ``1:03:07``."""
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
 def clean(text: str) -> str:

@@ -1,116 +1,80 @@
 """A search from its plan to its report: assemble Ray, searcher, scheduler and reporter, and end in good order.
 
-The run's folder is local; with ``s3://`` storage it is mirrored there. Ray keeps its own state in the hidden folder
-``.ray`` inside it, which nothing here ever reads back.
+The same for a new run and for one that goes on: what the journal holds is replayed first, and the rest is done. The
+run's folder is local; with ``s3://`` storage it is mirrored there. Ray keeps its own state in the hidden folder
+``.ray`` inside it, which nothing here ever reads back, and which is made anew each time.
 """
 
 from __future__ import annotations
 
-import os
-import threading
+import errno
+import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-import yaml
 from rich.console import Console
 
-from tunelab import __version__, metrics
-from tunelab.data.access import Access
-from tunelab.data.dataset import Dataset
-from tunelab.errors import NoTrialSucceededError, StateError, StorageError, UsageError
-from tunelab.files import write_file
-from tunelab.journal import Journal
+from tunelab import metrics
+from tunelab.errors import NoTrialSucceededError, StateError, StorageError, TunelabError
 from tunelab.models import starts
-from tunelab.preprocessing import Preprocessing
+from tunelab.progress import plain
 from tunelab.ranking import Trial
 from tunelab.report import write_report
-from tunelab.space import Space
-from tunelab.storage import Mirror, Store, open_store
+from tunelab.storage import FolderStore
+from tunelab.task import Evaluation
 from tunelab.tuning.cluster_session import check_resources, gpus_of_a_trial, places, ray_session
+from tunelab.tuning.hold import Hold
+from tunelab.tuning.keeper import kept
+from tunelab.tuning.plan import Plan, SearchResult
 from tunelab.tuning.record import Recorder
 from tunelab.tuning.reporter import Goal, Reporter
+from tunelab.tuning.retention import WEIGHTS, Retention
 
-SYNC_SECONDS = 60.0
+TRAINER = "tunelab.keras_trainer"
+"""The module that trains in the trials' processes."""
+_FULL = {errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EACCES, errno.EIO}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """A search, every default but the GPUs filled in."""
+@dataclass(slots=True, kw_only=True)
+class _Search:
+    """What is put together for one search."""
 
-    name: str
-    folder: Path
-    """The run's local folder."""
-    remote: str
-    """``s3://bucket/prefix/name``, or empty."""
-    space: Space
-    data: Dataset
-    """After one of the chains; its scans, labels and splits are those of all."""
-    access: Access
-    """What trials open it with."""
-    samples: Mapping[Preprocessing, int]
-    """Samples a trace after each chain that the space can propose."""
-    trials: int | None
-    """None: until the time is over."""
-    time_budget: float | None
-    """Seconds from the start of the command."""
-    begun: float
-    """When the command started, ``time.monotonic()``."""
-    max_epochs: int
-    patience: int
+    plan: Plan
+    recorder: Recorder
+    console: Console
+    gpus: float
     concurrent: int | None
-    """None: as many as the resources carry."""
-    cpus: float
-    gpus: float | None
-    """None: one where Ray sees GPUs."""
-    seed: int
-    address: str | None
-    """Of a running Ray; None: start one on this machine."""
-    debug: bool
+    fence: int
+    """Of the lease on the run's folder."""
+    spent: float
+    """Seconds that earlier sessions of the run took."""
+    settings: Any = field(init=False)
+    """Of its trials; see :class:`~tunelab.tuning.trainable.TrialSettings`."""
+    scheduler: Any = field(init=False)
+    searcher: Any = field(init=False)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SearchResult:
-    """What a search came to."""
-
-    folder: Path
-    report: Mapping[str, Any]
-    """The content of report.json."""
-    exit_code: int
-    """0, or 130 / 143 when it was interrupted."""
-
-
-def run_search(plan: Plan, facts: Mapping[str, Any], console: Console) -> SearchResult:
-    """Run a search to its end.
+def run_search(plan: Plan, hold: Hold, console: Console) -> SearchResult:
+    """Run a search to its end, from wherever its journal stands.
 
     Args:
         plan: what to do.
-        facts: the content of run.yaml.
+        hold: the run; its journal begins with a ``run`` record.
         console: where the leaderboard is shown.
 
     Raises:
         NoTrialSucceededError: no trial can be ranked; the report is written all the same.
         StorageError: results cannot be written; what is local is kept.
-        RunBusyError: another process writes to this run.
+        ClusterError: no cluster answers, or it lacks what a trial asks for.
     """
-    store = open_store(plan.remote) if plan.remote else None
-    if store is not None and store.list():
-        raise UsageError(f"{plan.remote}: holds a run already; give another --name")
-    with ExitStack() as stack:
-        journal = Journal.open(plan.folder / "journal.jsonl")
-        stack.callback(journal.close)
-        if journal.records:
-            raise UsageError(f"{plan.folder}: holds a run already; give another --name")
-        recorder = Recorder(journal)
-        write_file(plan.folder / "run.yaml", yaml.safe_dump(dict(facts), sort_keys=False, allow_unicode=True).encode())
-        recorder.other("run", name=plan.name, version=__version__, seed=plan.seed)
-        there = stack.enter_context(ray_session(plan.address, debug=plan.debug))
+    recorder = Recorder(hold.journal)
+    shutil.rmtree(plan.folder / ".ray", ignore_errors=True)
+    with ray_session(plan.address, debug=plan.debug) as there:
         gpus = gpus_of_a_trial(plan.gpus, there)
-        concurrent = plan.concurrent
+        concurrent = plan.options.concurrent
         if plan.address is not None and plan.gpus is None and not gpus:
             console.print(
                 "No GPU is in the cluster now, so trials ask for none; if it adds some, use --gpus-per-trial."
@@ -119,45 +83,104 @@ def run_search(plan: Plan, facts: Mapping[str, Any], console: Console) -> Search
             check_resources(plan.cpus, gpus, there)
             # proposals made ahead of time would know less than those made when a place is free
             concurrent = concurrent or places(plan.cpus, gpus, there)
-        report = _search(plan, recorder, gpus, concurrent, store, console)
-    best = report["best"]
+        search = _Search(
+            plan=plan,
+            recorder=recorder,
+            console=console,
+            gpus=gpus,
+            concurrent=concurrent,
+            fence=hold.fence,
+            spent=spent(hold),
+        )
+        _assemble(search)
+        report = _search(search, hold)
     from tunelab.tuning.interrupt import received
 
-    if best is None and not received():
-        raise NoTrialSucceededError(_causes(recorder.board.trials.values(), plan.folder))
+    if report["best"] is None and not received():
+        raise NoTrialSucceededError(_causes(recorder.board.trials.values(), plan))
     return SearchResult(folder=plan.folder, report=report, exit_code=128 + received() if received() else 0)
 
 
-def _search(
-    plan: Plan, recorder: Recorder, gpus: float, concurrent: int | None, store: Store | None, console: Console
-) -> Mapping[str, Any]:
+def spent(hold: Hold) -> float:
+    """Seconds that the finished sessions of a run took, by their own clocks.
+
+    Args:
+        hold: the run; its newest session is the one that goes on.
+    """
+    clocks: list[float] = []
+    for record in hold.journal.records:
+        if record["kind"] == "session" or not clocks:
+            clocks.append(0.0)
+        clocks[-1] = max(clocks[-1], float(record.get("clock", 0.0)))
+    return sum(clocks[:-1])
+
+
+def _assemble(search: _Search) -> None:
+    """Searcher and scheduler, with what the journal tells them."""
+    from tunelab.tuning.node_store import NodeStore
+    from tunelab.tuning.scheduler import RecordingScheduler
+    from tunelab.tuning.searcher import SpaceSearcher
+    from tunelab.tuning.trainable import TrialSettings
+
+    plan, recorder = search.plan, search.recorder
+    search.settings = TrialSettings(
+        max_epochs=plan.max_epochs,
+        patience=plan.patience,
+        cpus=plan.cpus,
+        gpus=search.gpus,
+        folder=str(plan.folder),
+        fence=search.fence,
+        store=NodeStore(plan.folder, search.fence) if plan.address is not None else None,
+        trainer=TRAINER,
+        step_timeout=plan.options.step_timeout,
+        debug=plan.debug,
+    )
+    search.searcher = SpaceSearcher(
+        plan.space, starts(plan.space), recorder, samples=plan.samples, seed=plan.options.seed
+    )
+    search.scheduler = RecordingScheduler(
+        plan.space.early_stopping, plan.max_epochs, recorder, plan.options.max_failures
+    )
+    recorder.replay([search.scheduler.replayed, search.searcher.replayed])
+    if outside := search.searcher.unknown:
+        plain(
+            search.console,
+            f"{len(outside)} trials lie outside the space as it is now ({', '.join(outside[:5])}); they are ranked, "
+            "and the sampler learns nothing from them.",
+        )
+
+
+def _search(search: _Search, hold: Hold) -> Mapping[str, Any]:
     from tunelab.tuning.hparams import TensorBoardLogs
     from tunelab.tuning.interrupt import caught_signals, received
 
+    plan, recorder, board = search.plan, search.recorder, search.recorder.board
     logs = TensorBoardLogs(plan.folder / "tensorboard", plan.space.columns(), pooled=plan.data.n_folds > 0)
     judged = plan.data.judged()
     goal = Goal(
         trials=plan.trials,
-        seconds=plan.time_budget,
-        begun=plan.begun,
+        seconds=plan.options.time_budget,
+        begun=plan.begun - search.spent,
         always_positive_f1=metrics.always_positive_f1(judged.positives, judged.n_traces),
         folds=plan.data.n_folds,
         columns=plan.space.columns(),
     )
-    recorder.listeners.append(lambda kind, trial: _LOG[kind](logs, trial))
-    mirror = Mirror(plan.folder, store, SYNC_SECONDS) if store is not None else None
+    retention = Retention(plan.folder, board, plan.options.keep)
+    retention.clean()
+    recorder.listeners += [lambda kind, trial: _LOG[kind](logs, trial), retention.told]
+    final = any(record["kind"] == "final" for record in recorder.records)
+    mirror = hold.mirror(plan.options.sync_every)
     with caught_signals():
-        with _kept(plan.folder, mirror):
-            with Reporter(recorder.board, goal, console) as reporter:
+        with kept(hold, mirror, plan.options.sync_every, recorder, search.console):
+            with Reporter(board, goal, search.console) as reporter:
                 recorder.listeners.append(reporter.told)
-                _tune(plan, recorder, gpus, concurrent)
-                cause = "ended by the user" if received() else "the time was over"
-                for trial in [t for t in recorder.board.trials.values() if t.status == "running"]:
-                    recorder.end(trial.trial, "interrupted", cause)
-            if recorder.board.best is not None and not received():
-                console.print("The winner answers the test split, once ...")
-                _judge(plan, recorder, recorder.board.best, gpus)
-            recorder.other("close", status="interrupted" if received() else "done", reason="")
+                if not final:
+                    _go_on(search)
+            if not final and board.best is not None and not received():
+                search.console.print("The winner answers the test split, once ...")
+                _judge(search, board.best)
+            status = "interrupted" if received() else "done"
+            recorder.other("close", status=status, reason="")
         logs.close()
         report = write_report(plan.folder)
         if mirror is not None:
@@ -167,86 +190,86 @@ def _search(
 
 _LOG: Mapping[str, Callable[[Any, Trial], None]] = {
     "suggestion": lambda logs, trial: logs.start(trial),
+    "resumed": lambda logs, trial: logs.start(trial),
     "result": lambda logs, trial: logs.epoch(trial),
     "fold": lambda logs, trial: None,
     "pooled": lambda logs, trial: None,
+    "failure": lambda logs, trial: None,
+    "note": lambda logs, trial: None,
     "decision": lambda logs, trial: None,
     "end": lambda logs, trial: logs.end(trial),
 }
 
 
-def _tune(plan: Plan, recorder: Recorder, gpus: float, concurrent: int | None) -> None:
+def _go_on(search: _Search) -> None:
+    """All that is left to be tried."""
+    from tunelab.tuning.interrupt import received
+
+    plan, recorder = search.plan, search.recorder
+    search.scheduler.settle()
+    for trial in [t for t in recorder.board.snapshot() if t.unfinished and recorder.decided(t.trial)]:
+        recorder.end(trial.trial, "interrupted")
+        search.searcher.ended(trial.trial)
+    budget = plan.options.time_budget
+    left = None if budget is None else budget - search.spent - (time.monotonic() - plan.begun)
+    if left is None or left > 0 or not recorder.board.trials:
+        unfinished = search.searcher.go_on()
+        new = -1 if plan.trials is None else max(plan.trials - search.searcher.suggested, 0)
+        if new < 0 or new + unfinished:
+            _tune(search, new if new < 0 else new + unfinished, None if left is None else max(left, 1.0))
+    cause = "ended by the user" if received() else "the time was over"
+    for trial in [t for t in recorder.board.snapshot() if t.status == "running"]:
+        recorder.end(trial.trial, "interrupted", cause)
+
+
+def _tune(search: _Search, trials: int, seconds: float | None) -> None:
     """Ray Tune's part, until all trials are over, the time is, or a signal came."""
     from ray import tune
 
     from tunelab.tuning.interrupt import InterruptStopper
-    from tunelab.tuning.scheduler import RecordingScheduler
-    from tunelab.tuning.searcher import SpaceSearcher
-    from tunelab.tuning.trainable import KerasTrainable, TrialSettings
+    from tunelab.tuning.trainable import KerasTrainable
 
-    settings = TrialSettings(
-        max_epochs=plan.max_epochs,
-        patience=plan.patience,
-        cpus=plan.cpus,
-        gpus=gpus,
-        weights=_weights(plan),
-        debug=plan.debug,
-    )
-    searcher = SpaceSearcher(plan.space, starts(plan.space), recorder, samples=plan.samples, seed=plan.seed)
-    trainable = tune.with_parameters(KerasTrainable, data=plan.access, settings=settings)
-    left = None if plan.time_budget is None else max(plan.time_budget - (time.monotonic() - plan.begun), 1.0)
-    path, filesystem = _ray_storage(plan)
-    tuner = tune.Tuner(
-        tune.with_resources(trainable, {"CPU": plan.cpus, "GPU": gpus} if gpus else {"CPU": plan.cpus}),
-        tune_config=tune.TuneConfig(
-            search_alg=searcher,
-            scheduler=RecordingScheduler(plan.space.early_stopping, plan.max_epochs, recorder),
-            num_samples=plan.trials if plan.trials is not None else -1,
-            max_concurrent_trials=concurrent,
-            time_budget_s=left,
-            reuse_actors=True,
-            trial_name_creator=lambda trial: trial.config["trial"],
-            trial_dirname_creator=lambda trial: trial.config["trial"],
-        ),
-        run_config=tune.RunConfig(
-            name=".ray",
-            storage_path=path,
-            storage_filesystem=filesystem,
-            stop=InterruptStopper(),
-            failure_config=tune.FailureConfig(max_failures=3),
-            checkpoint_config=tune.CheckpointConfig(num_to_keep=1, checkpoint_frequency=1),
-            verbose=0,
-        ),
-    )
+    plan = search.plan
+    trainable = tune.with_parameters(KerasTrainable, data=plan.access, settings=search.settings)
+    resources = {"CPU": plan.cpus, "GPU": search.gpus} if search.gpus else {"CPU": plan.cpus}
     try:
+        tuner = tune.Tuner(
+            tune.with_resources(trainable, resources),
+            tune_config=tune.TuneConfig(
+                search_alg=search.searcher,
+                scheduler=search.scheduler,
+                num_samples=trials,
+                max_concurrent_trials=search.concurrent,
+                time_budget_s=seconds,
+                reuse_actors=True,
+                trial_name_creator=lambda trial: trial.config["trial"],
+                trial_dirname_creator=lambda trial: trial.config["trial"],
+            ),
+            run_config=tune.RunConfig(
+                name=".ray",
+                storage_path=str(plan.folder),
+                stop=InterruptStopper(),
+                failure_config=tune.FailureConfig(max_failures=-1),  # the scheduler counts
+                checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
+                verbose=0,
+            ),
+        )
         tuner.fit()
+        if search.recorder.fault is not None:
+            raise search.recorder.fault
     except Exception as error:
-        if recorder.fault is not None:
-            raise recorder.fault from error
+        if search.recorder.fault is not None:
+            raise search.recorder.fault from error
+        if isinstance(error, OSError) and error.errno in _FULL:
+            raise StorageError(f"{plan.folder}: {error.strerror}; free space and run: {_resume(plan)}") from error
         raise
 
 
-def _weights(plan: Plan) -> str:
-    """Where trials put their best weights: on a cluster straight to the bucket, which every node can reach."""
-    return f"{plan.remote}/weights" if plan.remote and plan.address else str(plan.folder / "weights")
+def _resume(plan: Plan) -> str:
+    return f"tunelab resume {plan.folder}"
 
 
-def _ray_storage(plan: Plan) -> tuple[str, Any]:
-    """Where Ray keeps checkpoints, as path and filesystem: on a cluster with a bucket in the bucket, else local."""
-    if not (plan.remote and plan.address):
-        return str(plan.folder), None
-    from pyarrow.fs import AwsStandardS3RetryStrategy, S3FileSystem
-
-    retries = AwsStandardS3RetryStrategy(max_attempts=10)
-    # boto3 reads these by itself; pyarrow does not when they are set after the process began
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    filesystem = S3FileSystem(
-        connect_timeout=10, request_timeout=60, retry_strategy=retries, endpoint_override=endpoint
-    )
-    return plan.remote.removeprefix("s3://"), filesystem
-
-
-def _judge(plan: Plan, recorder: Recorder, best: Trial, gpus: float) -> None:
+def _judge(search: _Search, best: Trial) -> None:
     """Let the winner's stored weights answer validation again, and the test split for the first and only time.
 
     Where there are folds the models of all of them answer, and validation is what they came to together.
@@ -255,44 +278,27 @@ def _judge(plan: Plan, recorder: Recorder, best: Trial, gpus: float) -> None:
 
     from tunelab.tuning.trainable import evaluate_stored
 
-    chosen = best.chosen
+    chosen, plan = best.chosen, search.plan
     if chosen is None:
         raise StateError(f"trial {best.trial}: ranked without an epoch")
-    store = open_store(_weights(plan))
+    store = FolderStore(plan.folder / WEIGHTS)
     models = [(store.get(stored.file), stored) for stored in best.stored()]
-    task = ray.remote(evaluate_stored).options(num_cpus=plan.cpus, num_gpus=gpus)
-    answer = ray.get(task.remote(dict(best.params), plan.access, models, best.pooled, plan.cpus, gpus))
-    recorder.other("final", trial=best.trial, epoch=chosen.epoch, **answer)
-
-
-@contextmanager
-def _kept(folder: Path, mirror: Mirror | None) -> Iterator[None]:
-    """Write the report and send what has changed, once a minute, until the block ends."""
-    over = threading.Event()
-
-    def work() -> None:
-        while not over.wait(SYNC_SECONDS):
-            try:
-                write_report(folder)
-                if mirror is not None:
-                    mirror.sync()
-            except (StateError, StorageError):
-                continue  # tried again in a minute; at the end it is an error
-
-    thread = threading.Thread(target=work, name="keeper", daemon=True)
-    thread.start()
-
+    task = ray.remote(evaluate_stored).options(num_cpus=plan.cpus, num_gpus=search.gpus)
+    evaluation = Evaluation(
+        params=dict(best.params), data=plan.access, models=models, pooled=best.pooled, cpus=plan.cpus, gpus=search.gpus
+    )
     try:
-        yield
-    finally:
-        over.set()
-        thread.join()
+        answer = ray.get(task.remote(evaluation, search.settings))
+    except ray.exceptions.RayTaskError as error:
+        cause = error.cause
+        raise cause if isinstance(cause, TunelabError) else error from None
+    search.recorder.other("final", trial=best.trial, epoch=chosen.epoch, **answer)
 
 
-def _causes(trials: Iterable[Trial], folder: Path) -> str:
+def _causes(trials: Iterable[Trial], plan: Plan) -> str:
     """Why no trial can be ranked, equal causes together."""
     causes = Counter(t.cause or t.status for t in trials)
     lines = [f"  {count} x {cause}" for cause, count in causes.most_common(5)]
     if not lines:
         lines = ["  no trial was started in the time given; allow more with --time-budget"]
-    return "\n".join([f"no trial of this search can be ranked; report: {folder / 'report.html'}", *lines])
+    return "\n".join([f"no trial of this search can be ranked; report: {plan.folder / 'report.html'}", *lines])

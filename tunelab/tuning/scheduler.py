@@ -6,28 +6,44 @@ patience or failed says so in its result, and is ended here too: all results tak
 
 Where the data set has folds, trials are compared on the first one alone, so that a poor one costs one fold. Results of
 later folds are recorded and nothing else.
+
+A trial whose process was lost goes on in another one, from its newest checkpoint: a lost node never counts against it,
+more than ``max_failures`` losses of its own end it. Ray keeps nothing of all that; after a restart the rungs are filled
+from the journal, by the same code that fills them while the search goes on.
 """
 
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 from typing import Any
 
 from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
 
+from tunelab.errors import StorageError
+from tunelab.journal import Record
 from tunelab.ranking import Pooled
 from tunelab.space import EarlyStopping
-from tunelab.tuning.record import Recorder
+from tunelab.tuning.losses import cause_of, is_node_lost
+from tunelab.tuning.record import Recorder, epoch_of
 
 DENSE = "best_dense"
 WORST = -1.0
 """Below every average precision; a number, since Ray's cutoff is a percentile."""
+STOP, CONTINUE = str(TrialScheduler.STOP), str(TrialScheduler.CONTINUE)
 
 
 class RecordingScheduler(AsyncHyperBandScheduler):  # type: ignore[misc]
-    """One bracket of ASHA over epochs, on the highest average precision on the tune split so far."""
+    """One bracket of ASHA over epochs, on the highest average precision on the tune split so far.
 
-    def __init__(self, rules: EarlyStopping, max_epochs: int, recorder: Recorder) -> None:
+    Args:
+        rules: of early stopping.
+        max_epochs: of a trial.
+        recorder: of the run.
+        max_failures: how many losses of its process a trial survives.
+    """
+
+    def __init__(self, rules: EarlyStopping, max_epochs: int, recorder: Recorder, max_failures: int = 3) -> None:
         super().__init__(
             time_attr="epoch",
             metric=DENSE,
@@ -39,55 +55,102 @@ class RecordingScheduler(AsyncHyperBandScheduler):  # type: ignore[misc]
         )
         self._grace = min(rules.grace, max_epochs)
         self._recorder = recorder
+        self._max_failures = max_failures
+        self._due: dict[str, tuple[int, str]] = {}
+
+    def replayed(self, record: Record) -> None:
+        """Take in one record of a journal, as if it had just been written; a follower of :meth:`Recorder.replay`."""
+        if record["kind"] == "result":
+            trial, epoch = record["trial"], record["epoch"]
+            stop = self._judge(trial, epoch) == STOP
+            self._due.pop(trial, None)
+            if record.get("ended") or stop:
+                self._due[trial] = (epoch, record.get("ended") or "asha")
+        elif record["kind"] in ("decision", "end"):
+            self._due.pop(record["trial"], None)
+
+    def settle(self) -> None:
+        """Decide what the results of an earlier process called for and it was killed before it wrote down."""
+        for trial, (epoch, by) in list(self._due.items()):
+            if not self._recorder.decided(trial):
+                self._decide(trial, epoch, by)
+        self._due.clear()
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        """Nothing: there is one bracket, and a trial enters it with its first result."""
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        """Record the result, then decide."""
+        """Record the result, then decide.
+
+        Raises:
+            StorageError: the trial could not store its weights or a checkpoint; the search ends, and can be resumed.
+            RunBusyError: another process took the run over.
+        """
+        if self._recorder.fault is not None:
+            raise self._recorder.fault
         ours: str = trial.config["trial"]
+        if result["storage"]:
+            raise self._recorder.fail(StorageError(result["storage"]))
+        if result["lost"]:
+            return self._lost(ours, result["lost"], counts=True)
+        for text in result["notes"]:
+            self._recorder.note(ours, text)
         epoch, fold = int(result["epoch"]), int(result["fold"])
         if epoch:
-            told = {
-                "epoch": epoch,
-                "seconds": result["seconds"],
-                "weights": result["weights"],
-                "metrics": {k.removeprefix("metrics/"): v for k, v in result.items() if k.startswith("metrics/")},
-            }
-            if fold:
-                self._recorder.fold(ours, fold=fold, **told)
-            else:
-                self._recorder.result(ours, parameters=result["parameters"], **told)
+            metrics = {k.removeprefix("metrics/"): v for k, v in result.items() if k.startswith("metrics/")}
+            self._recorder.result(ours, {**result, "metrics": metrics})
         for pooled in result["pooled"]:
             self._recorder.pooled(ours, Pooled.of_record(pooled))
         if result["failed"]:
             self._recorder.decision(ours, epoch=epoch, by="failure", status="failed", cause=result["failed"])
-            return str(TrialScheduler.STOP)
-        if fold:
-            return self._after_the_first(ours, epoch, result["ended"])
-        best = self._recorder.best_dense(ours)
-        judged = {"epoch": epoch, DENSE: WORST if math.isnan(best) else best}
-        action: str = super().on_trial_result(tune_controller, trial, judged)
-        if math.isnan(best) and epoch >= self._grace:  # it would tie with a cutoff that is itself the worst
-            action = str(TrialScheduler.STOP)
-        if result["ended"]:
-            self._recorder.decision(ours, epoch=epoch, by=result["ended"], status="finished", cause="")
-            return str(TrialScheduler.STOP)
-        if action == TrialScheduler.STOP:
-            cause = f"not among the best at epoch {epoch}"
-            self._recorder.decision(ours, epoch=epoch, by="asha", status="stopped", cause=cause)
+        if self._recorder.decided(ours):
+            return STOP
+        if fold:  # trained to its end: whether the trial is good enough was decided on the first
+            return self._decide(ours, epoch, result["ended"]) if result["ended"] else CONTINUE
+        action = self._judge(ours, epoch)
+        if result["ended"] or action == STOP:
+            return self._decide(ours, epoch, result["ended"] or "asha")
         return action
 
-    def _after_the_first(self, ours: str, epoch: int, ended: str) -> str:
-        """A later fold is trained to its end: whether the trial is good enough was decided on the first."""
-        if not ended:
-            return str(TrialScheduler.CONTINUE)
-        self._recorder.decision(ours, epoch=epoch, by=ended, status="finished", cause="")
-        return str(TrialScheduler.STOP)
-
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
-        """Forget the trial; its last result was judged when it came."""
-        self._trial_info.pop(trial.trial_id, None)
+        """Nothing: its last result was judged when it came."""
+
+    def on_trial_remove(self, tune_controller: Any, trial: Any) -> None:
+        """Nothing: what it told stays in the rungs."""
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
-        """Remember why Ray lost the trial's process, for the record of its end."""
+        """Record that Ray lost the process or the node below a trial, and whether the trial may go on.
+
+        Ray is told to try for ever; a trial that may not is given up with its next sign of life, good or bad.
+        """
         error = trial.get_error()
-        cause = " ".join(str(error).split()) if error else "its process was lost"
-        self._recorder.blame(trial.config["trial"], cause[:500])
+        if self._lost(trial.config["trial"], cause_of(error), counts=not is_node_lost(error)) == STOP:
+            trial.max_failures = 0
+
+    def _lost(self, ours: str, cause: str, *, counts: bool) -> str:
+        if self._recorder.decided(ours):
+            return STOP
+        failures = self._recorder.failure(ours, cause, counts=counts)
+        if failures <= self._max_failures:
+            return CONTINUE
+        epoch = epoch_of(self._recorder.board.trials[ours])
+        said = f"its process was lost {failures} times (--max-failures {self._max_failures}); the last time: {cause}"
+        self._recorder.decision(ours, epoch=epoch, by="failure", status="failed", cause=said)
+        return STOP
+
+    def _judge(self, ours: str, epoch: int) -> str:
+        """What ASHA says of a trial at an epoch of its first fold; the same from the journal as from a live trial."""
+        one = SimpleNamespace(trial_id=ours)
+        self._trial_info[ours] = self._brackets[0]
+        best = self._recorder.best_dense(ours)
+        judged = {"epoch": epoch, DENSE: WORST if math.isnan(best) else best}
+        action = str(super().on_trial_result(None, one, judged))
+        if math.isnan(best) and epoch >= self._grace:  # it would tie with a cutoff that is itself the worst
+            action = STOP
+        return action
+
+    def _decide(self, ours: str, epoch: int, by: str) -> str:
+        stopped = by == "asha"
+        cause = f"not among the best at epoch {epoch}" if stopped else ""
+        self._recorder.decision(ours, epoch=epoch, by=by, status="stopped" if stopped else "finished", cause=cause)
+        return STOP

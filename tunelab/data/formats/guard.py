@@ -6,10 +6,6 @@ module knows no format; the guards of HDF5 are in ``hdf5``, those of companions 
 
 from __future__ import annotations
 
-import struct
-import tokenize
-import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,16 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tunelab.errors import DataError
+from tunelab.npy import DAMAGE
 
 MAX_SCAN_BYTES = 2**28
 """Most bytes of one scan in memory: 67 million float32 samples, some 60 times 100 traces of 10,057 samples."""
-
-# What h5py, zipfile, numpy, struct and segyio raise on damaged files.
-_DAMAGE = (
-    OSError, RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, MemoryError,
-    SystemError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error, SyntaxError, struct.error,
-    tokenize.TokenError,  # numpy takes headers apart as Python's own source
-)  # fmt: skip
 
 
 @contextmanager
@@ -42,7 +32,7 @@ def damage(path: Path) -> Iterator[None]:
         raise DataError(f"{path}: {'no plain' if path.exists() else 'no such'} file; correct the name, or put it there")
     try:
         yield
-    except _DAMAGE as error:
+    except DAMAGE as error:
         cause = " ".join(str(error).split())[:160] or type(error).__name__
         raise DataError(
             f"{path}: cannot be read ({cause}); the file is damaged or of another format: copy it again or leave it out"

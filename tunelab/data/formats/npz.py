@@ -10,12 +10,12 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from tunelab.data.formats.guard import check_size, checked_labels, seconds
 from tunelab.data.formats.reader import Header, make_header
 from tunelab.errors import DataError
+from tunelab.npy import check_stored, read_header, read_values
 
 
 def header(path: Path, components: tuple[str, ...]) -> Header:
@@ -43,25 +43,18 @@ def _shape(path: Path, archive: zipfile.ZipFile, name: str) -> tuple[int, ...]:
         raise DataError(f"{path}: no array {name!r} (there is {there})") from None
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise DataError(f"{path}: {name} is packed in a way that numpy does not write; write it with numpy.savez")
-    with archive.open(info) as member:
-        version = np.lib.format.read_magic(member)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, _, dtype = read(member)
-        start = member.tell()
-    if dtype.kind not in "fiub":
-        raise DataError(f"{path}: {name} has dtype {dtype}; numbers are needed (float32), objects are never unpickled")
-    check_size(path, f"{name} claims", shape, max(4, dtype.itemsize))
-    claimed = int(np.prod(shape, dtype=object)) * dtype.itemsize
-    if claimed != info.file_size - start:
-        raise DataError(
-            f"{path}: {name} claims {claimed:,} bytes, but {info.file_size - start:,} are stored; write the file again"
-        )
-    return tuple(int(n) for n in shape)
+    try:
+        with archive.open(info) as member:
+            shape, dtype = read_header(member)
+            start = member.tell()
+        check_size(path, f"{name} claims", shape, max(4, dtype.itemsize))
+        check_stored(shape, dtype, info.file_size - start)
+    except ValueError as error:
+        raise DataError(f"{path}: {name} {error}; write the file again") from error
+    return shape
 
 
 def _array(path: Path, archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
     _shape(path, archive, name)
     with archive.open(f"{name}.npy") as member:
-        array = np.lib.format.read_array(member, allow_pickle=False)
-        member.read(1)  # the end of the member is where zipfile compares its checksum
-    return np.asarray(array)
+        return read_values(member)

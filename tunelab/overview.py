@@ -1,0 +1,116 @@
+"""What a run is doing, read from anywhere: its folder, or its place in a bucket. Takes no lease and changes nothing."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tunelab import journal
+from tunelab.errors import StateError, StorageError
+from tunelab.progress import clock
+from tunelab.ranking import Leaderboard
+from tunelab.storage import Store
+
+JOURNAL = "journal.jsonl"
+LEASES = ("lease.json", ".lease.json")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overview:
+    """A run, as far as its journal tells."""
+
+    url: str
+    name: str
+    version: str
+    state: str
+    """``done``, ``interrupted``, or ``open``: it goes on, or its process was lost."""
+    owner: str
+    """Who held it last, where that is known."""
+    board: Leaderboard
+    records: int
+    sessions: int
+    trials: int | None
+    """How many were asked for, where that is known."""
+    updated: float
+    """When the newest record was written, seconds since the epoch by the clock of the machine that wrote it."""
+
+    @property
+    def counts(self) -> str:
+        """``12 finished, 3 stopped, 2 running``."""
+        counted = Counter(trial.status for trial in self.board.snapshot())
+        return ", ".join(f"{number} {status}" for status, number in counted.most_common()) or "no trial yet"
+
+    @property
+    def best(self) -> str:
+        """``0.823 (0012 lstm)``, or a dash."""
+        one = self.board.best
+        return f"{one.val_f1:.3f} ({one.trial} {one.family})" if one is not None else "-"
+
+    @property
+    def age(self) -> str:
+        """How long ago the newest record was written."""
+        return f"{clock(max(time.time() - self.updated, 0.0))} ago"
+
+    def lines(self) -> list[str]:
+        """For people."""
+        of = f" of {self.trials}" if self.trials else ""
+        said = [
+            f"{self.name}: {self.state}, by tunelab {self.version}, at {self.url}",
+            f"Trials: {len(self.board.trials)}{of}: {self.counts}",
+            f"Leads: validation F1 {self.best}",
+            f"Journal: {self.records:,} records in {self.sessions} sessions, the newest {self.age}",
+        ]
+        if self.state == "open" and self.owner:
+            said.append(
+                f"Held by {self.owner}, unless that process was lost; then go on with: tunelab resume {self.url}"
+            )
+        elif self.state == "interrupted":
+            said.append(f"Go on with: tunelab resume {self.url}")
+        return said
+
+
+def look(store: Store) -> Overview:
+    """Read a run's journal from wherever it is.
+
+    Args:
+        store: the run's folder, or its place in a bucket.
+
+    Raises:
+        StateError: there is no run, or its journal is damaged.
+        StorageError: the place cannot be read.
+    """
+    url = store.url
+    if JOURNAL not in store.list(JOURNAL):
+        raise StateError(f"{url}: holds no run (no {JOURNAL}); check the name with: tunelab list")
+    records, _ = journal.parse(store.get(JOURNAL), f"{url}/{JOURNAL}")
+    first: dict[str, Any] = records[0] if records else {}
+    last: dict[str, Any] = records[-1] if records else {}
+    asked = [r.get("options", {}) for r in records if r["kind"] in ("run", "change")]
+    return Overview(
+        url=url,
+        name=str(first.get("name", Path(url).name)),
+        version=str(first.get("version", "?")),
+        state=str(last.get("status", "done")) if last.get("kind") == "close" else "open",
+        owner=_owner(store),
+        board=Leaderboard(records),
+        records=len(records),
+        sessions=max(1, sum(record["kind"] == "session" for record in records)),
+        trials=asked[-1].get("trials") if asked else None,
+        updated=float(last.get("time", 0.0)),
+    )
+
+
+def _owner(store: Store) -> str:
+    """Who the lease tells of; nothing where it cannot be read, since it only informs."""
+    for key in LEASES:
+        try:
+            told = json.loads(store.get(key))
+            owner = told["owner"]
+            return "" if told.get("released") else f"process {int(owner['pid'])} on {str(owner['host'])[:80]!s}"
+        except (StorageError, ValueError, KeyError, TypeError):
+            continue
+    return ""

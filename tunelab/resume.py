@@ -1,0 +1,280 @@
+"""Go on with a run: ``tunelab resume RUN``, here or on another machine.
+
+What is known comes from the journal alone. The plan is made anew from the options that its first line holds, and what
+it comes to is compared with what the run was begun with: results of other data, or of another space or seed, are not
+mixed in silence. The search itself is that of :mod:`tunelab.tuning.run`, which replays the journal and does the rest.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+from rich.console import Console
+
+from tunelab import __version__, journal
+from tunelab.data.prepared import CacheOptions
+from tunelab.errors import StateError, UsageError
+from tunelab.planning import announce, describe, identity, open_session, plan_of, versions
+from tunelab.progress import plain, progress_console
+from tunelab.ranking import Leaderboard
+from tunelab.s3 import S3Options
+from tunelab.search import conclude, place_of
+from tunelab.space import Space, explain, load_space, shipped
+from tunelab.tuning.hold import JOURNAL, Hold, old_run
+from tunelab.tuning.plan import FORMAT, Options, Plan, SearchResult
+from tunelab.tuning.run import run_search
+
+SPACE = "space.yaml"
+SOUND = {
+    "space": "trials of before stay on the leaderboard; the sampler learns from those that the new space holds",
+    "seed": "new proposals are drawn otherwise",
+    "max_epochs": "new trials train for another number of epochs; rungs are filled anew",
+    "backend": "trials that go on do so with other random numbers",
+}
+"""Changes that ``--accept-changes`` lets pass, and what they mean. Data and splits are not among them: F1 on other
+scans is another F1."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Changes:
+    """What a user may want otherwise from here on; None: as it was."""
+
+    space: Path | str | None = None
+    data: str | None = None
+    seed: int | None = None
+    trials: int | None = None
+    time_budget: float | None = None
+    """In all, what the run has taken before included."""
+    concurrent: int | None = None
+    sync_every: float | None = None
+    max_failures: int | None = None
+    step_timeout: float | None = None
+    accept: bool = False
+    """Go on where that is sound, although space or seed changed."""
+
+
+def resume(
+    run: Path | str,
+    *,
+    changes: Changes | None = None,
+    address: str | None = None,
+    cache: CacheOptions | None = None,
+    s3: S3Options | None = None,
+    debug: bool = False,
+    console: Console | None = None,
+) -> SearchResult:
+    """Go on with a run that was interrupted, killed, or is to have more trials or time.
+
+    Args:
+        run: its folder, or its ``s3://`` URL; then a local copy is made or brought up to date in ``runs/NAME``.
+        changes: what is to be otherwise.
+        address: of a running Ray; None: start one on this machine.
+        cache: this machine's.
+        s3: how the bucket is asked; None: as the run was begun with, or as the environment says.
+        debug: Ray's own messages, and tracebacks as causes of failed trials.
+        console: where to show progress; None: standard output.
+
+    Raises:
+        StateError: there is no run, it is damaged, of an incompatible version, or something changed.
+        RunBusyError: another process holds the run.
+        TunelabError: as of :func:`tunelab.search.search`.
+    """
+    begun = time.monotonic()
+    console = console or progress_console()
+    changes = changes or Changes()
+    folder, url = place_of(str(run))
+    if not url and (folder / JOURNAL).exists():
+        told = _options(journal.read(folder / JOURNAL), folder)
+        url, s3 = told.storage, told.s3 if s3 in (None, S3Options()) else s3
+    with old_run(folder, url, s3 or S3Options()) as hold:
+        for note in hold.notes:
+            plain(console, f"Note: {note}")
+        options = _options(hold.journal.records, folder)
+        _check_final(hold, changes, folder)
+        asked = _asked(options, changes, url)
+        space = _space(folder, asked, options, changes)
+        plan = plan_of(asked, space, folder, begun=begun, address=address, cache=cache, debug=debug, console=console)
+        accepted = _compare(plan, hold, accept=changes.accept)
+        announce(plan, console)
+        _say(hold, accepted, console)
+        open_session("resume", hold)
+        if accepted or asked != options:
+            hold.journal.append("change", changes=accepted, options=asked.model_dump(), identity=identity(plan))
+        describe(plan)
+        result = run_search(plan, hold, console)
+    conclude(result, asked, console)
+    return result
+
+
+def sync(run: Path, s3: S3Options | None = None) -> tuple[str, int]:
+    """Send a run's files to its bucket, when that was away at the end of the search.
+
+    Args:
+        run: its folder.
+        s3: how the bucket is asked; None, or nothing said: as the run was begun with.
+
+    Returns:
+        The run's place in the bucket, and how many files were sent.
+
+    Raises:
+        UsageError: the run has no bucket.
+        RunBusyError: a search holds the run, and sends its files itself.
+        StorageError: the bucket cannot be reached.
+    """
+    folder, _ = place_of(str(run))
+    told = _options(journal.read(folder / JOURNAL), folder)
+    if not told.storage:
+        raise UsageError(f"{folder}: was begun without a bucket, so there is none to send it to; copy the folder")
+    with old_run(folder, told.storage, told.s3 if s3 in (None, S3Options()) else s3) as hold:
+        mirror = hold.mirror(told.sync_every)
+        return told.storage, mirror.sync() if mirror is not None else 0
+
+
+def _options(records: list[journal.Record], folder: Path) -> Options:
+    """What the run was begun with, or as it was changed last.
+
+    Raises:
+        StateError: an incompatible version, or options that are none.
+    """
+    first = records[0] if records else {}
+    if first.get("kind") != "run":
+        return Options(space="", data=None)  # `old_run` says what is wrong, with the lease in hand
+    if first.get("format") != FORMAT:
+        version = str(first.get("version", ""))[:40]
+        older = first.get("format") is None or first["format"] < FORMAT
+        what = (
+            "whose runs kept no checkpoints but Ray's own, which are not opened"
+            if older
+            else f"in format {first['format']}, and this is {__version__}, which knows formats up to {FORMAT}"
+        )
+        remedy = (
+            f"tunelab report {folder} and tunelab status still read it; search again with: tunelab search --name NAME"
+            if older
+            else "go on with that version or a later one"
+        )
+        raise StateError(f"{folder}: was written by tunelab {version}, {what}; {remedy}")
+    newest = [record for record in records if record["kind"] == "change"]
+    try:
+        return Options.model_validate(newest[-1]["options"] if newest else first["options"])
+    except (KeyError, ValidationError) as error:
+        said = explain(error, Options) if isinstance(error, ValidationError) else f"{error} is missing"
+        raise StateError(f"{folder / JOURNAL}: options: {said}; restore the file from a copy") from None
+
+
+def _check_final(hold: Hold, changes: Changes, folder: Path) -> None:
+    """The test split answers once: a run that has used it has its winner."""
+    if any(record["kind"] == "final" for record in hold.journal.records) and (changes.trials or changes.time_budget):
+        raise UsageError(
+            f"{folder}: has used its test split, which answers once, so that more trials could not be judged by it; "
+            "search again under another --name, with this run's best_config.yaml in start_from"
+        )
+
+
+def _asked(options: Options, changes: Changes, url: str) -> Options:
+    given = {
+        "space": str(Path(changes.space).expanduser().absolute()) if changes.space is not None else None,
+        "data": changes.data if changes.data is None or "://" in changes.data else str(Path(changes.data).absolute()),
+        **{
+            name: getattr(changes, name)
+            for name in ("seed", "trials", "time_budget", "concurrent", "sync_every", "max_failures", "step_timeout")
+        },
+    }
+    return options.model_copy(update={k: v for k, v in given.items() if v is not None} | {"storage": url})
+
+
+def _space(folder: Path, asked: Options, options: Options, changes: Changes) -> Space:
+    """The space that was named; else the file it came from, where that is there; else the copy in the run's folder."""
+    if changes.space is None:
+        kept = folder / SPACE
+        source = Path(options.space) if options.space else shipped("quick.yaml")
+        return load_space(source if source.exists() else kept)
+    return load_space(Path(asked.space))
+
+
+def _compare(plan: Plan, hold: Hold, *, accept: bool) -> dict[str, str]:
+    """What differs from what the run was begun with, or was changed to last.
+
+    Raises:
+        StateError: something does, and was not accepted or cannot be.
+    """
+    records = hold.journal.records
+    newest = [record["identity"] for record in records if record["kind"] in ("run", "change")][-1]
+    here = json.loads(json.dumps(identity(plan)))
+    found = {key: _difference(key, newest.get(key), here[key]) for key in here if newest.get(key) != here[key]}
+    found |= _edited(plan.folder, newest)
+    if not found:
+        return {}
+    lines = [
+        f"{plan.folder}: is not what the run was begun with:",
+        *(f"  {key}: {what}" for key, what in found.items()),
+    ]
+    if unsound := [key for key in found if key not in SOUND]:
+        lines.append(
+            f"results on other {' and '.join(unsound)} cannot be compared; bring back what was there, or search again "
+            "under another --name"
+        )
+        raise StateError("\n".join(lines))
+    if not accept:
+        kept = f"go on as it was begun: tunelab resume {plan.folder} --space {plan.folder / SPACE}"
+        lines.append(f"--accept-changes goes on ({'; '.join(SOUND[key] for key in found)}); or {kept}")
+        raise StateError("\n".join(lines))
+    return found
+
+
+def _edited(folder: Path, known: Mapping[str, Any]) -> dict[str, str]:
+    """What somebody changed in ``run.yaml``, which describes the run and does not rule it."""
+    path = folder / "run.yaml"
+    try:
+        facts = yaml.safe_load(path.read_bytes())
+        told = {"space": facts["space"], "seed": facts["seed"], "data": facts["data"]["fingerprint"]}
+    except (OSError, yaml.YAMLError, KeyError, TypeError):
+        return {}  # gone or damaged: it is written again
+    plain_told = json.loads(json.dumps(told, default=str))
+    return {
+        f"{key}": f"run.yaml says otherwise than the journal: {_difference(key, known[key], value)}"
+        for key, value in plain_told.items()
+        if value != known[key]
+    }
+
+
+def _difference(key: str, before: Any, now: Any) -> str:
+    """What changed, in few words: of mappings the keys, of lists of scans how many."""
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        parts = [
+            f"{name}: {_short(before.get(name))} -> {_short(now.get(name))}"
+            for name in sorted({*before, *now})
+            if before.get(name) != now.get(name)
+        ]
+        return "; ".join(parts[:5]) + (f"; {len(parts) - 5} more" if len(parts) > 5 else "")
+    return f"{_short(before)} -> {_short(now)}"
+
+
+def _short(value: Any) -> str:
+    text = "nothing" if value is None else json.dumps(value, default=str)
+    return text if len(text) <= 100 else f"{text[:97]}..."
+
+
+def _say(hold: Hold, accepted: Mapping[str, str], console: Console) -> None:
+    records = hold.journal.records
+    board = Leaderboard(records)
+    results = sum(record["kind"] in ("result", "fold") for record in records)
+    unfinished = sum(trial.unfinished for trial in board.snapshot())
+    lines = [
+        f"Goes on: {len(board.trials)} trials and {results:,} epochs are known, {unfinished} trials are unfinished; "
+        f"{sum(record['kind'] == 'session' for record in records)} sessions before."
+    ]
+    lines += [f"Changed: {key}: {what}" for key, what in accepted.items()]
+    before: Mapping[str, str] = next((r["versions"] for r in reversed(records) if r["kind"] == "session"), {})
+    other = {name: (before.get(name), now) for name, now in versions().items() if before.get(name) != now}
+    if other:
+        told = ", ".join(f"{name} {old} -> {new}" for name, (old, new) in other.items())
+        lines.append(f"Note: other versions than before: {told}; results may differ in their last digits.")
+    for line in lines:
+        plain(console, line)

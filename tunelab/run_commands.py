@@ -1,0 +1,182 @@
+"""The commands about runs that there are: resume, status, list, sync, report."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from tunelab.command import add_s3, command, s3_options, seconds
+
+
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declare the commands."""
+    from tunelab import data_commands
+
+    resume = command(
+        commands,
+        "resume",
+        "go on with a run that was interrupted or killed",
+        "tunelab resume s3://bucket/runs/quick",
+    )
+    resume.add_argument("folder", metavar="RUN", help="a run's folder, or its s3:// URL")
+    resume.add_argument("--space", metavar="SPACE.yaml", help="another space, or the same at another place")
+    resume.add_argument("--data", metavar="PATH|s3://...", help="where the scans are now (default: where they were)")
+    resume.add_argument("--seed", type=int, metavar="N", help="another seed of what is to come")
+    resume.add_argument(
+        "--accept-changes", action="store_true", help="go on although space, seed, epochs or backend changed"
+    )
+    resume.add_argument("--trials", type=int, metavar="N", help="how many, in all (default: as it was)")
+    resume.add_argument(
+        "--time-budget", type=seconds, metavar="TIME", help="in all, the time before included (default: as it was)"
+    )
+    resume.add_argument("--concurrent", type=int, metavar="N", help="trials at once (default: as it was)")
+    add_care(resume, defaults=False)
+    data_commands.add_cache(resume, reading=True)
+    add_where(resume)
+    add_s3(resume)
+    resume.set_defaults(run=_resume)
+
+    status = command(commands, "status", "say what a run is doing", "tunelab status s3://bucket/runs/quick")
+    status.add_argument("folder", metavar="RUN", help="a run's folder, or its s3:// URL")
+    add_s3(status)
+    status.set_defaults(run=_status)
+
+    listed = command(commands, "list", "list the runs of a folder or bucket", "tunelab list s3://bucket/runs")
+    listed.add_argument("place", nargs="?", default="runs", metavar="DIR|s3://...", help="(default: runs)")
+    add_s3(listed)
+    listed.set_defaults(run=_list)
+
+    sync = command(
+        commands, "sync", "send a run to its bucket, when that was away at its end", "tunelab sync runs/quick"
+    )
+    sync.add_argument("folder", metavar="RUN", help="a run's folder")
+    add_s3(sync)
+    sync.set_defaults(run=_sync)
+
+    report = command(commands, "report", "write a run's report again", "tunelab report runs/quick")
+    report.add_argument("folder", metavar="RUN", help="a run's folder")
+    report.set_defaults(run=_report)
+
+
+def add_care(parser: argparse.ArgumentParser, *, defaults: bool) -> None:
+    """The options of what a run survives.
+
+    Args:
+        parser: of a command.
+        defaults: whether an option that is not given has one; otherwise it is as it was.
+    """
+
+    def told(text: str) -> str:
+        return f"(default: {text if defaults else 'as it was'})"
+
+    parser.add_argument(
+        "--max-failures",
+        type=int,
+        default=3 if defaults else None,
+        metavar="N",
+        help=f"how many losses of its process a trial survives; lost nodes are not counted {told('3')}",
+    )
+    parser.add_argument(
+        "--step-timeout",
+        type=seconds,
+        default=3600.0 if defaults else None,
+        metavar="TIME",
+        help=f"an epoch that takes longer is taken for hung {told('1h')}",
+    )
+    parser.add_argument(
+        "--sync-every",
+        type=seconds,
+        default=60.0 if defaults else None,
+        metavar="TIME",
+        help=f"between two copies to S3 storage, and two reports {told('60s')}",
+    )
+
+
+def add_where(parser: argparse.ArgumentParser) -> None:
+    """The options of which Ray is used."""
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument(
+        "--address",
+        metavar="ADDR",
+        help="a running Ray, such as auto or HOST:PORT (default: RAY_ADDRESS, else this machine)",
+    )
+    where.add_argument("--local", action="store_true", help="this machine, whatever RAY_ADDRESS says")
+
+
+def address_of(args: argparse.Namespace) -> str | None:
+    """The Ray that the options of :func:`add_where` mean; None: one of its own."""
+    return None if args.local else args.address or os.environ.get("RAY_ADDRESS") or None
+
+
+def _resume(args: argparse.Namespace) -> int:
+    from tunelab import data_commands
+    from tunelab.resume import Changes, resume
+
+    changes = Changes(
+        space=args.space,
+        data=args.data,
+        seed=args.seed,
+        trials=args.trials,
+        time_budget=args.time_budget,
+        concurrent=args.concurrent,
+        sync_every=args.sync_every,
+        max_failures=args.max_failures,
+        step_timeout=args.step_timeout,
+        accept=args.accept_changes,
+    )
+    result = resume(
+        args.folder,
+        changes=changes,
+        address=address_of(args),
+        cache=data_commands.cache_options(args),
+        s3=s3_options(args),
+        debug=args.debug,
+    )
+    return result.exit_code
+
+
+def _status(args: argparse.Namespace) -> int:
+    from tunelab.overview import look
+    from tunelab.storage import open_store
+
+    for line in look(open_store(args.folder, s3_options(args))).lines():
+        print(line)
+    return 0
+
+
+def _list(args: argparse.Namespace) -> int:
+    from tunelab.archive import runs_at
+    from tunelab.errors import TunelabError
+    from tunelab.overview import look
+    from tunelab.storage import open_store
+
+    place = open_store(args.place, s3_options(args))
+    names = runs_at(place)
+    if not names:
+        print(f"no runs at {place.url}")
+    for name in names:
+        try:
+            one = look(open_store(f"{place.url.rstrip('/')}/{name}", s3_options(args)))
+            said = f"{one.state:<12} {len(one.board.trials):>5} trials  best {one.best:<24} {one.age}"
+        except TunelabError as error:
+            said = f"cannot be read: {error}"
+        print(f"{name:<32} {said}")
+    return 0
+
+
+def _sync(args: argparse.Namespace) -> int:
+    from tunelab.resume import sync
+
+    url, sent = sync(Path(args.folder), s3_options(args))
+    print(f"sent {sent} files to {url}" if sent else f"{url} has everything already")
+    return 0
+
+
+def _report(args: argparse.Namespace) -> int:
+    from tunelab.report import FILES, write_report
+
+    content = write_report(Path(args.folder))
+    print(content["verdict"])
+    print("wrote " + ", ".join(str(Path(args.folder) / name) for name in FILES if (Path(args.folder) / name).exists()))
+    return 0
