@@ -1,6 +1,7 @@
 """Whole runs with the quick trainer, each driver a process of its own that can be killed; and what must hold of a run.
 
-As a script it is the command line of tunelab with that trainer: ``python tests/quick_run.py search SPACE ...``.
+As a script it is the command line of tunelab with that trainer, or with the one that ``TUNELAB_QUICK_TRAINER`` names:
+``python tests/quick_run.py search SPACE ...``.
 """
 
 from __future__ import annotations
@@ -238,5 +239,5 @@ if __name__ == "__main__":
     import tunelab.tuning.run
     from tunelab.cli import main
 
-    tunelab.tuning.run.TRAINER = "quick_trainer"
+    tunelab.tuning.run.TRAINER = os.environ.get("TUNELAB_QUICK_TRAINER", "quick_trainer")
     sys.exit(main(sys.argv[1:]))

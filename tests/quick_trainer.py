@@ -3,7 +3,8 @@
 An epoch takes ``TUNELAB_QUICK_SECONDS`` more than it needs. ``TUNELAB_QUICK_FAULTS`` names faults, parted by spaces,
 as ``what@epoch/trial``; without an epoch at each one, without a trial in each one. With ``TUNELAB_QUICK_ONCE``, a
 folder, each fault comes once a trial, however often it is tried. ``TUNELAB_QUICK_SHARE`` sets
-:data:`tunelab.trial.CHECKPOINT_SHARE`: with 0 every epoch has its checkpoint.
+:data:`tunelab.trial.CHECKPOINT_SHARE`: with 0 every epoch has its checkpoint. ``TUNELAB_QUICK_TRAINED`` names a file
+to which each epoch that is begun adds a line: trial, fold, epoch.
 """
 
 from __future__ import annotations
@@ -99,6 +100,9 @@ class QuickTrainer:
         if self._epoch and self._ended():
             self._start(self._fold + 1)
         fold, epoch = self._fold, self._epoch + 1
+        if trained := os.environ.get("TUNELAB_QUICK_TRAINED"):
+            with open(trained, "a") as file:
+                file.write(f"{self._task.trial} {fold} {epoch}\n")
         values = fault(self._task, epoch)
         time.sleep(float(os.environ.get("TUNELAB_QUICK_SECONDS", "0")))
         self._epoch = epoch

@@ -14,9 +14,12 @@ import numpy as np
 import pytest
 
 from tunelab import cli
+from tunelab.archive import MANIFEST
 from tunelab.models import build_model, check_space, examples
 from tunelab.report import FILES
 from tunelab.space import load_space
+from tunelab.tuning.retention import CHECKPOINTS, WEIGHTS
+from tunelab.tuning.trainable import LOGS
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
@@ -150,8 +153,10 @@ def test_every_exit_code_is_told(reference):
 
 
 def test_files_of_a_run_are_told():
-    told = {cell.strip("`") for cell in table(README.read_text(encoding="utf-8"), "What a run leaves")}
-    assert told == {"run.yaml", "journal.jsonl", *FILES, "tensorboard/", "weights/"}
+    cells = table(README.read_text(encoding="utf-8"), "What a run leaves")
+    told = {name.strip("` ") for cell in cells for name in cell.split(",")}
+    kept = {"run.yaml", "space.yaml", "journal.jsonl", MANIFEST, CHECKPOINTS, WEIGHTS, LOGS}
+    assert told == {*kept, *FILES, "tensorboard/"}
 
 
 def test_example_data_set_can_be_written_and_read(tmp_path, monkeypatch, load_folder):

@@ -24,7 +24,7 @@ note       the scheduler, of a damaged checkpoint       trial, text
 decision   the scheduler, when a trial is not to go on  trial, epoch, action, by, status, cause
 end        the searcher, when a trial is over           trial, status, cause
 final      the search, once                             trial, chosen, test, validation
-close      the search, last line of a session           status, reason
+close      the search, last line of a session           status, reason, seconds
 ========== ============================================ ==================================================
 
 The journal knows nothing of what its lines mean; :mod:`tunelab.ranking` reads them.
@@ -97,7 +97,7 @@ class Journal:
             StorageError: it could not be written; the journal holds what was acknowledged before.
         """
         began = time.monotonic()
-        record: Record = {"seq": self._next, "time": round(time.time(), 3), "clock": round(began - self._opened, 3)}
+        record: Record = {"seq": self._next, "time": round(time.time(), 3), "clock": round(self.clock, 3)}
         record |= {"kind": kind, **_plain(fields)}
         record["digest"] = _digest(record)
         line = _line(record)
@@ -116,6 +116,11 @@ class Journal:
         self.records.append(record)
         self.seconds += time.monotonic() - began
         return record
+
+    @property
+    def clock(self) -> float:
+        """Seconds since this process opened the journal."""
+        return time.monotonic() - self._opened
 
     def close(self) -> None:
         """Give the lease back."""

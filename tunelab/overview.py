@@ -41,14 +41,14 @@ class Overview:
     @property
     def counts(self) -> str:
         """``12 finished, 3 stopped, 2 running``."""
-        counted = Counter(trial.status for trial in self.board.snapshot())
+        counted = Counter(trial.status[:40] for trial in self.board.snapshot())
         return ", ".join(f"{number} {status}" for status, number in counted.most_common()) or "no trial yet"
 
     @property
     def best(self) -> str:
         """``0.823 (0012 lstm)``, or a dash."""
         one = self.board.best
-        return f"{one.val_f1:.3f} ({one.trial} {one.family})" if one is not None else "-"
+        return f"{one.val_f1:.3f} ({one.trial} {one.family[:40]})" if one is not None else "-"
 
     @property
     def age(self) -> str:
@@ -56,13 +56,14 @@ class Overview:
         return f"{clock(max(time.time() - self.updated, 0.0))} ago"
 
     def lines(self) -> list[str]:
-        """For people."""
+        """For people; made of text from files, which a terminal is not to be trusted with as it is."""
         of = f" of {self.trials}" if self.trials else ""
+        newest = f", the newest {self.age}" if self.records else ""
         said = [
             f"{self.name}: {self.state}, by tunelab {self.version}, at {self.url}",
             f"Trials: {len(self.board.trials)}{of}: {self.counts}",
             f"Leads: validation F1 {self.best}",
-            f"Journal: {self.records:,} records in {self.sessions} sessions, the newest {self.age}",
+            f"Journal: {self.records:,} records in {self.sessions} sessions{newest}",
         ]
         if self.state == "open" and self.owner:
             said.append(
@@ -87,19 +88,29 @@ def look(store: Store) -> Overview:
     if JOURNAL not in store.list(JOURNAL):
         raise StateError(f"{url}: holds no run (no {JOURNAL}); check the name with: tunelab list")
     records, _ = journal.parse(store.get(JOURNAL), f"{url}/{JOURNAL}")
+    board = Leaderboard(records)
+    try:
+        return _told(url, records, board, _owner(store))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        said = f"{type(error).__name__} {error!s:.100}"
+        raise StateError(f"{url}/{JOURNAL}: is none of this version: {said}; restore the file from a copy") from error
+
+
+def _told(url: str, records: list[journal.Record], board: Leaderboard, owner: str) -> Overview:
     first: dict[str, Any] = records[0] if records else {}
     last: dict[str, Any] = records[-1] if records else {}
     asked = [r.get("options", {}) for r in records if r["kind"] in ("run", "change")]
+    trials = asked[-1].get("trials") if asked else None
     return Overview(
         url=url,
-        name=str(first.get("name", Path(url).name)),
-        version=str(first.get("version", "?")),
-        state=str(last.get("status", "done")) if last.get("kind") == "close" else "open",
-        owner=_owner(store),
-        board=Leaderboard(records),
+        name=str(first.get("name", Path(url).name))[:100],
+        version=str(first.get("version", "?"))[:40],
+        state=str(last.get("status", "done"))[:40] if last.get("kind") == "close" else "open",
+        owner=owner,
+        board=board,
         records=len(records),
         sessions=max(1, sum(record["kind"] == "session" for record in records)),
-        trials=asked[-1].get("trials") if asked else None,
+        trials=trials if trials is None else int(trials),
         updated=float(last.get("time", 0.0)),
     )
 

@@ -24,6 +24,7 @@ from tunelab.errors import StateError, UsageError
 from tunelab.planning import announce, describe, identity, open_session, plan_of, versions
 from tunelab.progress import plain, progress_console
 from tunelab.ranking import Leaderboard
+from tunelab.report.words import clean
 from tunelab.s3 import S3Options
 from tunelab.search import conclude, place_of
 from tunelab.space import Space, explain, load_space, shipped
@@ -95,7 +96,8 @@ def resume(
         url, s3 = told.storage, told.s3 if s3 in (None, S3Options()) else s3
     with old_run(folder, url, s3 or S3Options()) as hold:
         for note in hold.notes:
-            plain(console, f"Note: {note}")
+            plain(console, clean(f"Note: {note}", 1000))
+        board = Leaderboard(hold.journal.records)  # whose records are known to be what they say from here on
         options = _options(hold.journal.records, folder)
         _check_final(hold, changes, folder)
         asked = _asked(options, changes, url)
@@ -103,7 +105,7 @@ def resume(
         plan = plan_of(asked, space, folder, begun=begun, address=address, cache=cache, debug=debug, console=console)
         accepted = _compare(plan, hold, accept=changes.accept)
         announce(plan, console)
-        _say(hold, accepted, console)
+        _say(hold, board, accepted, console)
         open_session("resume", hold)
         if accepted or asked != options:
             hold.journal.append("change", changes=accepted, options=asked.model_dump(), identity=identity(plan))
@@ -147,12 +149,12 @@ def _options(records: list[journal.Record], folder: Path) -> Options:
     if first.get("kind") != "run":
         return Options(space="", data=None)  # `old_run` says what is wrong, with the lease in hand
     if first.get("format") != FORMAT:
-        version = str(first.get("version", ""))[:40]
-        older = first.get("format") is None or first["format"] < FORMAT
+        version = clean(first.get("version", ""), 40)
+        older = first.get("format") is None or first["format"] == 1
         what = (
             "whose runs kept no checkpoints but Ray's own, which are not opened"
             if older
-            else f"in format {first['format']}, and this is {__version__}, which knows formats up to {FORMAT}"
+            else f"in format {first['format']!r:.40}, and this is {__version__}, which knows formats up to {FORMAT}"
         )
         remedy = (
             f"tunelab report {folder} and tunelab status still read it; search again with: tunelab search --name NAME"
@@ -160,12 +162,12 @@ def _options(records: list[journal.Record], folder: Path) -> Options:
             else "go on with that version or a later one"
         )
         raise StateError(f"{folder}: was written by tunelab {version}, {what}; {remedy}")
-    newest = [record for record in records if record["kind"] == "change"]
+    newest = [record for record in records if record.get("kind") == "change"]
     try:
         return Options.model_validate(newest[-1]["options"] if newest else first["options"])
     except (KeyError, ValidationError) as error:
         said = explain(error, Options) if isinstance(error, ValidationError) else f"{error} is missing"
-        raise StateError(f"{folder / JOURNAL}: options: {said}; restore the file from a copy") from None
+        raise StateError(f"{folder / JOURNAL}: options: {clean(said)}; restore the file from a copy") from None
 
 
 def _check_final(hold: Hold, changes: Changes, folder: Path) -> None:
@@ -194,7 +196,11 @@ def _space(folder: Path, asked: Options, options: Options, changes: Changes) -> 
     if changes.space is None:
         kept = folder / SPACE
         source = Path(options.space) if options.space else shipped("quick.yaml")
-        return load_space(source if source.exists() else kept)
+        try:
+            there = source.exists()
+        except OSError:  # no name that a file can have
+            there = False
+        return load_space(source if there else kept)
     return load_space(Path(asked.space))
 
 
@@ -205,7 +211,9 @@ def _compare(plan: Plan, hold: Hold, *, accept: bool) -> dict[str, str]:
         StateError: something does, and was not accepted or cannot be.
     """
     records = hold.journal.records
-    newest = [record["identity"] for record in records if record["kind"] in ("run", "change")][-1]
+    newest = [record.get("identity") for record in records if record["kind"] in ("run", "change")][-1]
+    if not isinstance(newest, Mapping):
+        raise StateError(f"{plan.folder / JOURNAL}: identity: is no mapping; restore the file from a copy")
     here = json.loads(json.dumps(identity(plan)))
     found = {key: _difference(key, newest.get(key), here[key]) for key in here if newest.get(key) != here[key]}
     found |= _edited(plan.folder, newest)
@@ -232,15 +240,19 @@ def _edited(folder: Path, known: Mapping[str, Any]) -> dict[str, str]:
     """What somebody changed in ``run.yaml``, which describes the run and does not rule it."""
     path = folder / "run.yaml"
     try:
-        facts = yaml.safe_load(path.read_bytes())
+        raw = path.read_bytes()
+        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(raw, loader)):
+            return {}  # never written here, and a few of them can stand for gigabytes
+        facts = yaml.load(raw, loader)  # noqa: S506 - both safe
         told = {"space": facts["space"], "seed": facts["seed"], "data": facts["data"]["fingerprint"]}
-    except (OSError, yaml.YAMLError, KeyError, TypeError):
+    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError, RecursionError):
         return {}  # gone or damaged: it is written again
     plain_told = json.loads(json.dumps(told, default=str))
     return {
-        f"{key}": f"run.yaml says otherwise than the journal: {_difference(key, known[key], value)}"
+        f"{key}": f"run.yaml says otherwise than the journal: {_difference(key, known.get(key), value)}"
         for key, value in plain_told.items()
-        if value != known[key]
+        if value != known.get(key)
     }
 
 
@@ -261,9 +273,8 @@ def _short(value: Any) -> str:
     return text if len(text) <= 100 else f"{text[:97]}..."
 
 
-def _say(hold: Hold, accepted: Mapping[str, str], console: Console) -> None:
+def _say(hold: Hold, board: Leaderboard, accepted: Mapping[str, str], console: Console) -> None:
     records = hold.journal.records
-    board = Leaderboard(records)
     results = sum(record["kind"] in ("result", "fold") for record in records)
     unfinished = sum(trial.unfinished for trial in board.snapshot())
     lines = [
@@ -271,10 +282,11 @@ def _say(hold: Hold, accepted: Mapping[str, str], console: Console) -> None:
         f"{sum(record['kind'] == 'session' for record in records)} sessions before."
     ]
     lines += [f"Changed: {key}: {what}" for key, what in accepted.items()]
-    before: Mapping[str, str] = next((r["versions"] for r in reversed(records) if r["kind"] == "session"), {})
+    told = next((r.get("versions") for r in reversed(records) if r["kind"] == "session"), None)
+    before: Mapping[str, str] = told if isinstance(told, Mapping) else {}
     other = {name: (before.get(name), now) for name, now in versions().items() if before.get(name) != now}
     if other:
-        told = ", ".join(f"{name} {old} -> {new}" for name, (old, new) in other.items())
-        lines.append(f"Note: other versions than before: {told}; results may differ in their last digits.")
+        differ = ", ".join(f"{name} {clean(old, 40)} -> {new}" for name, (old, new) in other.items())
+        lines.append(f"Note: other versions than before: {differ}; results may differ in their last digits.")
     for line in lines:
         plain(console, line)

@@ -138,10 +138,11 @@ def _resume(args: argparse.Namespace) -> int:
 
 def _status(args: argparse.Namespace) -> int:
     from tunelab.overview import look
+    from tunelab.report.words import clean
     from tunelab.storage import open_store
 
     for line in look(open_store(args.folder, s3_options(args))).lines():
-        print(line)
+        print(clean(line, 1000))
     return 0
 
 
@@ -149,6 +150,7 @@ def _list(args: argparse.Namespace) -> int:
     from tunelab.archive import runs_at
     from tunelab.errors import TunelabError
     from tunelab.overview import look
+    from tunelab.report.words import clean
     from tunelab.storage import open_store
 
     place = open_store(args.place, s3_options(args))
@@ -161,7 +163,7 @@ def _list(args: argparse.Namespace) -> int:
             said = f"{one.state:<12} {len(one.board.trials):>5} trials  best {one.best:<24} {one.age}"
         except TunelabError as error:
             said = f"cannot be read: {error}"
-        print(f"{name:<32} {said}")
+        print(f"{clean(name):<32} {clean(said, 500)}")
     return 0
 
 

@@ -94,7 +94,7 @@ def checked(run: Path) -> tuple[dict[str, Any], str]:
     assert tuple(table.columns[: len(BASE)]) == BASE
     assert len(table) == content["trials"]
     assert (run / "best_config.yaml").exists() == (content["best"] is not None)
-    assert {path.name for path in run.iterdir()} <= {*FILES, "run.yaml", "journal.jsonl", "journal.lock"}
+    assert {path.name for path in run.iterdir()} <= {*FILES, "run.yaml", "journal.jsonl", "run.lock", "lease.json"}
     return content, page.text
 
 
@@ -374,8 +374,8 @@ class TestHostile:
     def test_nothing_comes_alive(self, begin_run: Callable[..., Any], measured: Any) -> None:
         run = begin_run(name=HOSTILE[:-1], command=HOSTILE[:-1], dimensions=["a", "rank", HOSTILE[:-1]])
         point = {"a": HOSTILE, "rank": [HOSTILE], HOSTILE[:-1]: {"x": HOSTILE}}
-        run.begin(HOSTILE, HOSTILE, point, name=HOSTILE)
-        run.epoch(HOSTILE, 1, measured(0.3, 0.3))
+        run.begin("0001", HOSTILE, point, name=HOSTILE)
+        run.epoch("0001", 1, measured(0.3, 0.3))
         run.begin("0002", "lstm", {"a": "=1+1"})
         run.epoch("0002", 1, measured(0.2, 0.2))
         run.begin("0003", "lstm", {"a": "x" * 10_000}, name="n" * 10_000)
@@ -390,6 +390,13 @@ class TestHostile:
         assert "\x00" not in table
         assert "x" * 300 not in text
         assert yamlfile.load(run.folder / "best_config.yaml")["name"].startswith("<script>")
+
+
+    def test_a_trial_whose_name_could_be_a_path_is_refused(self, begin_run: Callable[..., Any]) -> None:
+        run = begin_run()
+        run.begin("../0001", "lstm", {"a": 1})
+        with pytest.raises(StateError, match=r"record 1 \(suggestion\): ValueError '\.\./0001' is no trial"):
+            write_report(run.folder)
 
 
 class TestLeaderboard:

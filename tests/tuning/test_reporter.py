@@ -31,7 +31,16 @@ def report(recorder: Recorder, *, terminal: bool, width: int = 150, name: str = 
             point = {"l2": 0.001 * int(trial), "units": [8]}
             recorder.suggestion(trial, name, 0, {"family": "lstm", **point}, point)
             metrics = {"tune_average_precision": dense, "val_f1": f1, "val_average_precision": dense}
-            recorder.result(trial, epoch=1, seconds=1.0, parameters=9, weights="", metrics=metrics)
+            told = {
+                "fold": 0,
+                "epoch": 1,
+                "seconds": 1.0,
+                "parameters": 9,
+                "weights": "",
+                "checkpoint": "",
+                "ended": "",
+            }
+            recorder.result(trial, {**told, "metrics": metrics})
             recorder.end(trial, "finished")
         recorder.suggestion("0004", "", 0, {"family": "lstm"}, {})
         recorder.end("0004", "failed", "no memory")

@@ -40,7 +40,8 @@ def suggested(search: SpaceSearcher, key: str) -> dict[str, Any]:
 
 def finish(search: SpaceSearcher, recorder: Recorder, key: str, trial: str, dense: float) -> None:
     metrics = {"tune_average_precision": dense}
-    recorder.result(trial, epoch=1, seconds=1.0, parameters=5, weights="", metrics=metrics)
+    told = {"fold": 0, "epoch": 1, "seconds": 1.0, "parameters": 5, "weights": "", "checkpoint": "", "ended": ""}
+    recorder.result(trial, {**told, "metrics": metrics})
     recorder.decision(trial, epoch=1, by="epochs", status="finished", cause="")
     search.on_trial_complete(key, {})
 

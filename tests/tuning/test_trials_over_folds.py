@@ -6,6 +6,7 @@ import io
 import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +17,7 @@ from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tunelab.data.dataset import Dataset
+from tunelab.data.generated import Generated
 from tunelab.data.splits import assign_folds
 from tunelab.errors import StateError
 from tunelab.journal import read
@@ -23,7 +25,8 @@ from tunelab.metrics import Counts
 from tunelab.models import normalise
 from tunelab.ranking import Leaderboard, Pooled
 from tunelab.space import EarlyStopping
-from tunelab.storage import open_store
+from tunelab.storage import FolderStore
+from tunelab.task import Evaluation
 from tunelab.tuning.hparams import COLUMNS, POOLED, TensorBoardLogs
 from tunelab.tuning.record import Recorder
 from tunelab.tuning.reporter import Goal, Reporter
@@ -58,7 +61,16 @@ class Bench:
             self.trials[trial] = SimpleNamespace(trial_id=f"ray-{trial}", config={"trial": trial})
             self.scheduler.on_trial_add(None, self.trials[trial])
         result = {"fold": fold, "epoch": epoch, "seconds": 1.0, "parameters": 7, "weights": f"w{fold}{epoch}"}
-        result |= {"ended": "", "failed": "", "pooled": [], **said}
+        result |= {
+            "ended": "",
+            "failed": "",
+            "pooled": [],
+            "checkpoint": "",
+            "storage": "",
+            "lost": "",
+            "notes": [],
+            **said,
+        }
         metrics = {"metrics/tune_average_precision": dense, "metrics/val_f1": 0.5}
         return self.scheduler.on_trial_result(None, self.trials[trial], result | metrics)
 
@@ -87,9 +99,9 @@ def test_a_trial_over_all_folds_is_recorded_and_ranked_by_what_they_came_to(benc
     assert again.pooled.counts == pooled(0.25).counts
     assert [e.epoch for e in again.epochs] == [1, 2]
     assert [(s.file, s.fold, s.digest, s.threshold) for s in again.stored()] == [
-        ("0001.npz", 0, "w01", 0.3),
-        ("0001-fold1.npz", 1, "w11", 0.3),
-        ("0001-fold2.npz", 2, "w21", 0.3),
+        ("0001-e0001.npz", 0, "w01", 0.3),
+        ("0001-fold1-e0001.npz", 1, "w11", 0.3),
+        ("0001-fold2-e0001.npz", 2, "w21", 0.3),
     ]
 
 
@@ -123,7 +135,8 @@ def test_what_a_later_fold_came_to_is_not_what_the_sampler_is_told(bench: Bench)
 
 def test_a_trial_that_begins_anew_forgets_its_folds(bench: Bench) -> None:
     bench.through("0001", 0.25, 0.6)
-    bench.recorder.result("0001", epoch=1, seconds=1, parameters=7, weights="w", metrics={"val_f1": 0.1})
+    again = {"fold": 0, "epoch": 1, "seconds": 1, "parameters": 7, "weights": "w", "checkpoint": "", "ended": ""}
+    assert bench.recorder.result("0001", {**again, "metrics": {"val_f1": 0.1}})
     one = bench.recorder.board.trials["0001"]
     assert (one.pooled, one.folds, one.val_f1) == (None, {}, 0.1)
 
@@ -178,16 +191,6 @@ def scalars(reader: EventAccumulator) -> list[str]:
     return list(reader.Tags()["scalars"])
 
 
-class Opened:
-    """A data set that is there already, whatever the chain."""
-
-    def __init__(self, data: Dataset) -> None:
-        self._data = data
-
-    def open(self, chain: object) -> Dataset:
-        return self._data
-
-
 PARAMS = {"family": "simple_rnn", "units": [4], "dropout": 0.1, "l2": 1e-4, "learning_rate": 0.02, "batch_size": 8}
 
 
@@ -195,10 +198,20 @@ class Trials:
     """Real trials on real folds, with a folder for weights; no Ray is running."""
 
     def __init__(self, data: Dataset, folder: Path) -> None:
-        self.access = Opened(data)
-        weights = str(folder / "weights")
-        self.settings = TrialSettings(max_epochs=1, patience=2, cpus=1, gpus=0, weights=weights, debug=True)
-        self.store = open_store(weights)
+        self.access = Generated(dataset=data, chains=())
+        self.settings = TrialSettings(
+            max_epochs=1,
+            patience=2,
+            cpus=1,
+            gpus=0,
+            folder=str(folder / "run"),
+            fence=0,
+            store=None,
+            trainer="tunelab.keras_trainer",
+            step_timeout=600,
+            debug=True,
+        )
+        self.store = FolderStore(folder / "run" / "weights")
 
     def begin(self) -> KerasTrainable:
         one = object.__new__(KerasTrainable)  # Ray's own constructor wants a logger and a storage
@@ -226,10 +239,10 @@ def test_steps_of_a_trial_its_checkpoints_and_the_winners_test(
     for number in range(3):  # each step in a process of its own, as if the last one had been lost
         one = trials.begin()
         if number:
-            one.load_checkpoint(str(tmp_path / f"checkpoint{number - 1}"))
+            again = one.step()
+            assert (again["fold"], again["again"]) == (number - 1, True)
         result = one.step()
-        (tmp_path / f"checkpoint{number}").mkdir()
-        one.save_checkpoint(str(tmp_path / f"checkpoint{number}"))
+        one.cleanup()
         assert (result["fold"], result["epoch"], result["failed"]) == (number, 1, "")
         flat = {f"metrics/{name}": value for name, value in result["metrics"].items()}
         actions.append(scheduler.on_trial_result(None, told, result | flat))
@@ -238,11 +251,14 @@ def test_steps_of_a_trial_its_checkpoints_and_the_winners_test(
     best = recorder.board.best
     assert best is not None
     assert best.status == "finished"
-    assert sorted(trials.store.list()) == ["0001-fold1.npz", "0001-fold2.npz", "0001.npz"]
+    assert sorted(trials.store.list()) == ["0001-e0001.npz", "0001-fold1-e0001.npz", "0001-fold2-e0001.npz"]
     models = [(trials.store.get(stored.file), stored) for stored in best.stored()]
-    answer = evaluate_stored(dict(best.params), trials.access, models, best.pooled, 1, 0)
+    asked = Evaluation(params=dict(best.params), data=trials.access, models=models, pooled=best.pooled, cpus=1, gpus=0)
+    answer = evaluate_stored(asked, trials.settings)
     assert answer["validation"]["f1"] == pytest.approx(best.val_f1)
     assert answer["test"]["models"] == 3
     models[1] = (models[0][0], models[1][1])
-    with pytest.raises(StateError, match=r"0001-fold1\.npz: the winner's stored weights do not match their digest"):
-        evaluate_stored(dict(best.params), trials.access, models, best.pooled, 1, 0)
+    with pytest.raises(
+        StateError, match=r"0001-fold1-e0001\.npz: the winner's stored weights do not match their digest"
+    ):
+        evaluate_stored(replace(asked, models=models), trials.settings)

@@ -98,8 +98,8 @@ def old_run(folder: Path, url: str, s3: S3Options) -> Iterator[Hold]:
             raise StateError(f"{folder}: holds no run (no {JOURNAL}); name the folder of a run, or its s3:// URL")
         opened = _opened(stack, folder)
         first = opened.records[0] if opened.records else None
-        if first is None or first["kind"] != "run":
-            what = "is empty" if first is None else f"begins with a {first['kind']!r} record"
+        if first is None or first.get("kind") != "run":
+            what = "is empty" if first is None else f"begins with a {first.get('kind')!r:.40} record"
             remedy = f"restore it from a copy{'' if url else ', or name the s3:// URL of the run if it has one'}"
             raise StateError(f"{folder / JOURNAL}: {what}, so there is no run to go on with; {remedy}")
         if opened.cut:

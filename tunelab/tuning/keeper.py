@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from rich.console import Console
 
@@ -20,8 +21,15 @@ MOST = 0.03
 """Share of the time that reports may take; where they take longer they are written less often."""
 
 
+@dataclass(slots=True)
+class Spent:
+    """Seconds that keeping took so far, beside the search."""
+
+    reports: float = 0.0
+
+
 @contextmanager
-def kept(hold: Hold, mirror: Mirror | None, every: float, recorder: Recorder, console: Console) -> Iterator[None]:
+def kept(hold: Hold, mirror: Mirror | None, every: float, recorder: Recorder, console: Console) -> Iterator[Spent]:
     """Write the report and send what has changed, once a period, until the block ends.
 
     A bucket that cannot be reached is said, once for each way in which it cannot, and tried again; the search goes on.
@@ -33,7 +41,11 @@ def kept(hold: Hold, mirror: Mirror | None, every: float, recorder: Recorder, co
         every: seconds.
         recorder: told what must end the search.
         console: for warnings.
+
+    Yields:
+        What it takes.
     """
+    spent = Spent()
     over = threading.Event()
     if hold.lease is not None and hold.lease.warning:
         plain(console, f"Warning: {hold.lease.warning}")
@@ -47,7 +59,9 @@ def kept(hold: Hold, mirror: Mirror | None, every: float, recorder: Recorder, co
                     write_report(hold.folder)
                 except (StateError, StorageError):
                     pass  # tried again; at the end it is an error
-                due = began + (time.monotonic() - began) / MOST
+                taken = time.monotonic() - began
+                due = began + taken / MOST
+                spent.reports += taken
             try:
                 hold.journal.lease.check()
                 if mirror is None:
@@ -67,7 +81,7 @@ def kept(hold: Hold, mirror: Mirror | None, every: float, recorder: Recorder, co
     thread = threading.Thread(target=work, name="keeper", daemon=True)
     thread.start()
     try:
-        yield
+        yield spent
     finally:
         over.set()
         thread.join()

@@ -19,6 +19,7 @@ from rich.console import Console
 
 from tunelab import metrics
 from tunelab.errors import NoTrialSucceededError, StateError, StorageError, TunelabError
+from tunelab.mirror import Mirror
 from tunelab.models import starts
 from tunelab.progress import plain
 from tunelab.ranking import Trial
@@ -171,7 +172,7 @@ def _search(search: _Search, hold: Hold) -> Mapping[str, Any]:
     final = any(record["kind"] == "final" for record in recorder.records)
     mirror = hold.mirror(plan.options.sync_every)
     with caught_signals():
-        with kept(hold, mirror, plan.options.sync_every, recorder, search.console):
+        with kept(hold, mirror, plan.options.sync_every, recorder, search.console) as kept_for:
             with Reporter(board, goal, search.console) as reporter:
                 recorder.listeners.append(reporter.told)
                 if not final:
@@ -180,7 +181,7 @@ def _search(search: _Search, hold: Hold) -> Mapping[str, Any]:
                 search.console.print("The winner answers the test split, once ...")
                 _judge(search, board.best)
             status = "interrupted" if received() else "done"
-            recorder.other("close", status=status, reason="")
+            recorder.other("close", status=status, reason="", seconds=_seconds(hold, mirror, kept_for.reports))
         logs.close()
         report = write_report(plan.folder)
         if mirror is not None:
@@ -199,6 +200,13 @@ _LOG: Mapping[str, Callable[[Any, Trial], None]] = {
     "decision": lambda logs, trial: None,
     "end": lambda logs, trial: logs.end(trial),
 }
+
+
+def _seconds(hold: Hold, mirror: Mirror | None, reports: float) -> dict[str, float]:
+    """What the session took, and how much of it went into keeping what was found; for people."""
+    sync = mirror.seconds if mirror is not None else 0.0
+    taken = {"session": hold.journal.clock, "journal": hold.journal.seconds, "reports": reports, "sync": sync}
+    return {name: round(value, 3) for name, value in taken.items()}
 
 
 def _go_on(search: _Search) -> None:
