@@ -37,6 +37,16 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT / "tests"))  # the modules that tests share
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Options of the long loops in tests/slow; pytest looks for options no deeper than here."""
+    group = parser.getgroup("slow", "the long loops (-m slow)")
+    group.addoption("--seed", type=int, default=0, help="of what is drawn")
+    group.addoption("--count", type=int, default=None, help="rounds of each loop (default: its own number)")
+    evidence = ROOT / ".evidence" / "slow.jsonl"
+    group.addoption("--evidence", type=Path, default=evidence, help="JSON lines (default: .evidence/slow.jsonl)")
+    group.addoption("--minutes", type=float, default=None, help="begin no round after so many, in all")
+
+
 @pytest.fixture(scope="session")
 def small_data() -> Dataset:
     """24 scans of 12 to 20 traces x 64 samples."""

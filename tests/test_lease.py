@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from botocore.retries.standard import ExponentialBackoff
 from moto.s3.models import s3_backends
 
 from tunelab.errors import RunBusyError, StorageError
-from tunelab.lease import FolderLease, Lease
+from tunelab.lease import FencedStore, FolderLease, Lease
 from tunelab.mirror import Mirror
 from tunelab.s3lease import S3Lease
 from tunelab.storage import S3Options, S3Store
@@ -433,3 +434,28 @@ class TestS3:
 
 def is_put(asked: Any) -> bool:
     return asked.method == "PUT"
+
+
+class TestFencedStore:
+    def test_nothing_is_written_once_a_later_owner_has_the_folder(self, tmp_path: Path) -> None:
+        with FolderLease.take(tmp_path / "run.lock") as first:
+            store = FencedStore(tmp_path, first.fence)
+            store.put("weights/0001.npz", b"first")
+        with FolderLease.take(tmp_path / "run.lock") as second:
+            later = FencedStore(tmp_path, second.fence)
+            later.put("weights/0002.npz", b"second")
+            said = f"taken over by process {os.getpid()} on {os.uname().nodename} (fence {second.fence})"
+            with pytest.raises(StorageError, match=re.escape(said)):
+                store.put("weights/0001.npz", b"late")
+            with pytest.raises(StorageError, match=re.escape(said)):
+                store.delete("weights/0001.npz")
+            assert store.get("weights/0001.npz") == b"first"
+            assert [key for key in store.list() if key != "lease.json"] == ["weights/0001.npz", "weights/0002.npz"]
+            later.delete("weights/0001.npz")
+
+    def test_without_a_lease_that_can_be_read_it_is_written(self, tmp_path: Path) -> None:
+        store = FencedStore(tmp_path, 3)
+        store.put("a", b"1")
+        (tmp_path / "lease.json").write_text("torn")
+        store.put("a", b"2")
+        assert store.get("a") == b"2"

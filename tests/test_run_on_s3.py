@@ -8,7 +8,7 @@ import re
 import shutil
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -77,11 +77,12 @@ class Bucket:
 
     def knows(self) -> list[dict[str, Any]]:
         """The records of the run that the manifest there stands for."""
-        objects = self.objects()
-        if "lab/run/manifest.json" not in objects:
+        try:
+            manifest = json.loads(self.get("lab/run/manifest.json"))
+        except self.client.exceptions.NoSuchKey:
             return []
-        size = json.loads(objects["lab/run/manifest.json"])["files"]["journal.jsonl"]["size"]
-        return [json.loads(line) for line in objects["lab/run/journal.jsonl"][:size].splitlines()]
+        raw = self.get("lab/run/journal.jsonl")[: manifest["files"]["journal.jsonl"]["size"]]
+        return [json.loads(line) for line in raw.splitlines()]
 
 
 def bucket_at(port: int, name: str) -> Bucket:
@@ -95,6 +96,21 @@ def bucket_at(port: int, name: str) -> Bucket:
 def bucket(s3_port: int, fault_proxy: FaultProxy, request: pytest.FixtureRequest) -> Bucket:
     """The test's own, reached by the drivers through the proxy."""
     return bucket_at(s3_port, f"run-{hashlib.sha256(request.node.name.encode()).hexdigest()[:12]}")
+
+
+@pytest.fixture
+def driven() -> Iterator[Callable[..., QuickRun]]:
+    """Makes runs; a driver that a failed test leaves behind is killed."""
+    made: list[QuickRun] = []
+
+    def make(folder: Path, **environment: str) -> QuickRun:
+        made.append(QuickRun(folder=folder, environment=environment))
+        return made[-1]
+
+    yield make
+    for run in made:
+        if run.process is not None and run.process.poll() is None:
+            run.kill()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,13 +204,14 @@ def command(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
 @ray
 def test_a_run_lands_there_whole_and_no_secret_with_it(
     bucket: Bucket,
+    driven: Callable[..., QuickRun],
     fault_proxy: FaultProxy,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.delenv("AWS_ENDPOINT_URL")
-    quick = QuickRun(folder=tmp_path, environment=CANARIES)
+    quick = driven(tmp_path, **CANARIES)
     options = ("--s3-endpoint", fault_proxy.url, "--s3-sse", "AES256")
     assert quick.search("--trials", "2", "--storage", bucket.url, "--sync-every", "1s", *options).end() == 0, quick.said
     check_run(quick.run)
@@ -224,9 +241,9 @@ def test_a_run_lands_there_whole_and_no_secret_with_it(
 
 @ray
 def test_outages_and_slow_links_are_said_and_cost_no_trial(
-    bucket: Bucket, fault_proxy: FaultProxy, tmp_path: Path
+    bucket: Bucket, driven: Callable[..., QuickRun], fault_proxy: FaultProxy, tmp_path: Path
 ) -> None:
-    quick = QuickRun(folder=tmp_path, environment={"TUNELAB_QUICK_SECONDS": "0.3"})
+    quick = driven(tmp_path, TUNELAB_QUICK_SECONDS="0.3")
     quick.search("--trials", "90", "--storage", bucket.url, "--sync-every", "1s")
     until(quick, lambda: results(bucket.knows()) >= 1)
     fault_proxy.down = True
@@ -255,10 +272,15 @@ def test_outages_and_slow_links_are_said_and_cost_no_trial(
 
 @ray
 def test_when_the_machine_is_lost_another_goes_on_from_the_bucket(
-    lost: Lost, again: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    lost: Lost,
+    again: Bucket,
+    driven: Callable[..., QuickRun],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     known = lost.objects["lab/run/journal.jsonl"]
-    quick = QuickRun(folder=tmp_path)
+    quick = driven(tmp_path)
     assert quick.resume("--sync-every", "1s", run=again.run).end() == 0, quick.said
     assert check_run(quick.run, before=known).trials == 4
     records = len(known.splitlines())
@@ -352,13 +374,14 @@ def test_runs_are_listed_and_looked_at_from_anywhere(
 def test_with_the_bucket_away_at_the_end_all_is_kept_and_sent_later(
     fault: str,
     bucket: Bucket,
+    driven: Callable[..., QuickRun],
     fault_proxy: FaultProxy,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     fault_proxy.unconditional = fault == "down"  # of such a server the user hears, too
-    quick = QuickRun(folder=tmp_path)
+    quick = driven(tmp_path)
     quick.search("--trials", "2", "--storage", bucket.url, "--sync-every", "1s")
     quick.wait_for(lambda records: results(records) >= 2)
     if fault == "down":
@@ -410,6 +433,7 @@ def test_a_bucket_that_denies_is_said_before_anything_is_trained(
 @ray
 def test_who_was_cut_off_and_taken_over_writes_nothing_more(
     bucket: Bucket,
+    driven: Callable[..., QuickRun],
     fault_proxy: FaultProxy,
     s3_port: int,
     tmp_path: Path,
@@ -418,8 +442,8 @@ def test_who_was_cut_off_and_taken_over_writes_nothing_more(
 ) -> None:
     """Two machines, each with its own way to the bucket; the lease of the first lasts seconds instead of a minute."""
     direct = f"http://127.0.0.1:{s3_port}"
-    first = QuickRun(folder=tmp_path / "first", environment={"TUNELAB_QUICK_SECONDS": "0.3", "PYTHONPATH": str(HERE)})
-    second = QuickRun(folder=tmp_path / "second", environment={"AWS_ENDPOINT_URL": direct})
+    first = driven(tmp_path / "first", TUNELAB_QUICK_SECONDS="0.3", PYTHONPATH=str(HERE))
+    second = driven(tmp_path / "second", AWS_ENDPOINT_URL=direct)
     for one in (first, second):
         one.folder.mkdir()
     (tmp_path / "quick_run.py").write_text(SHORT_LEASE.format(script=str(HERE / "quick_run.py")))

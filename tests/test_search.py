@@ -135,8 +135,8 @@ def rows(run: Path) -> list[dict[str, str]]:
 
 def test_from_a_space_to_a_configuration_that_trains_again(folder: Path, tiny: Path, tmp_path: Path) -> None:
     done = command(
-        "tunelab.search", tiny, "--data", folder, "--storage", tmp_path, "--name", "e2e", "--trials", "5", "--seed", "2",
-        "--local", cwd=tmp_path,
+        "tunelab.search", tiny, "--data", folder, "--storage", tmp_path, "--name", "e2e", "--trials", "5", "--local",
+        "--seed", "2", cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     run = tmp_path / "e2e"

@@ -16,6 +16,9 @@ from tunelab import __version__, data_commands, run_commands
 from tunelab.command import add_s3, command, positive, s3_options, seconds, share
 from tunelab.errors import EXIT_INTERRUPTED, TunelabError, UsageError
 
+_LONGEST = 4000
+"""Letters of a message."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code."""
@@ -26,16 +29,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     except TunelabError as error:
         if args.debug:
             raise
-        print(f"tunelab: {error}", file=sys.stderr)
+        print(f"tunelab: {_inert(error)}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except Exception as error:
         if args.debug:
             raise
-        print(f"tunelab: unexpected {type(error).__name__}: {error}; --debug shows where", file=sys.stderr)
+        print(f"tunelab: unexpected {type(error).__name__}: {_inert(error)}; --debug shows where", file=sys.stderr)
         return 1
     return code
+
+
+def _inert(error: Exception) -> str:
+    """A message without what could steer a terminal: it may quote files that others made."""
+    shown = "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in str(error))
+    return shown if len(shown) <= _LONGEST else f"{shown[:_LONGEST]}..."
 
 
 def parser() -> argparse.ArgumentParser:

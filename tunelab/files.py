@@ -68,22 +68,31 @@ def sync_folder(folder: Path) -> None:
         raise StorageError(f"{folder}: cannot be written: {error.strerror}; free space there") from error
 
 
-def files_below(folder: Path) -> list[str]:
+def files_below(folder: Path, prefix: str = "") -> list[str]:
     """The regular files below a folder as keys, sorted; hidden ones, locks and links are left out.
 
     Links are left out so that a link to a private file does not carry it to a bucket. An absent folder has no files.
+
+    Args:
+        folder: that the keys are relative to.
+        prefix: that they begin with; other folders are not looked at.
 
     Raises:
         StorageError: a folder cannot be read.
     """
     found = []
-    for root, folders, names in os.walk(folder, onerror=_refuse):
+    begin = folder
+    for part in prefix.split("/")[:-1]:
+        begin = begin / part
+        if part.startswith(".") or begin.is_symlink():
+            return []
+    for root, folders, names in os.walk(begin, onerror=_refuse):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in names:
             path = Path(root, name)
             if not name.startswith(".") and not name.endswith(".lock") and path.is_file() and not path.is_symlink():
                 found.append(path.relative_to(folder).as_posix())
-    return sorted(found)
+    return sorted(key for key in found if key.startswith(prefix))
 
 
 def _refuse(error: OSError) -> None:

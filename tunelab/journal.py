@@ -48,6 +48,8 @@ from tunelab.lease import FolderLease
 
 Record = dict[str, Any]
 
+_END_OF_TIME = 1e11  # seconds since the epoch; in the year 5138
+
 
 class Journal:
     """An open journal. Use :meth:`open`; one per run at a time."""
@@ -160,15 +162,24 @@ def parse(raw: bytes, path: Path | str) -> tuple[list[Record], int]:
 def _fault(line: bytes, seq: int) -> str | None:
     try:
         record = json.loads(line, parse_constant=_refuse)
-    except (ValueError, RecursionError):
+        right = isinstance(record, dict) and record.pop("digest", None) == _digest(record)
+    except (ValueError, RecursionError):  # of the digest, too: 1e999 is read as an infinity
         return "is no JSON"
     if not line.endswith(b"\n"):
         return "is cut off"
-    if not isinstance(record, dict) or record.pop("digest", None) != _digest(record):
+    if not right:
         return "does not match its digest"
     if record.get("seq") != seq:
-        return f"has sequence number {record.get('seq')}, not {seq}"
+        return f"has sequence number {record.get('seq')!r:.40}, not {seq}"
+    if not isinstance(record.get("kind"), str):
+        return "has no kind"
+    if not all(_is_time(record.get(name, 0)) for name in ("time", "clock")):
+        return "has a time or clock that is no number of seconds"
     return None
+
+
+def _is_time(value: object) -> bool:
+    return isinstance(value, int | float) and 0 <= value < _END_OF_TIME
 
 
 def _refuse(constant: str) -> None:

@@ -14,12 +14,13 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from tunelab.errors import StateError
 from tunelab.metrics import Counts
 
 _NAME = re.compile(r"[0-9]{1,12}")
+_MOST = 10**15
 Status = Literal["running", "finished", "stopped", "failed", "interrupted"]
 """finished: all epochs or shards, or its own patience; stopped: by the scheduler; interrupted: by user or budget."""
 
@@ -184,21 +185,26 @@ class Leaderboard:
         """
         try:
             self._apply(record)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             place = f"journal: record {record.get('seq')} ({record.get('kind')})"
-            raise StateError(f"{place}: {type(error).__name__} {error}; restore the journal from a copy") from error
+            said = f"{type(error).__name__} {error!s:.200}"
+            raise StateError(f"{place}: {said}; restore the journal from a copy") from error
 
     def _apply(self, record: Mapping[str, Any]) -> None:
         if record["kind"] == "suggestion":
             if not _NAME.fullmatch(record["trial"]):  # it becomes part of paths
                 raise ValueError(f"{record['trial']!r} is no trial")
             fields = {key: record[key] for key in ("trial", "name", "family", "params", "point")}
+            if not all(isinstance(record[key], str) for key in ("name", "family")):
+                raise TypeError("name or family is no text")
+            if not all(isinstance(record[key], Mapping) for key in ("params", "point")):
+                raise TypeError("params or point is no mapping")
             self.trials[record["trial"]] = Trial(**fields, seed=record.get("seed", 0))
         elif record["kind"] == "result":
             trial = self.trials[record["trial"]]
             trial.epochs = _gone_on(trial.epochs, record)
             trial.folds, trial.pooled = {}, None  # begun anew after a restart: what later folds said is told again
-            trial.parameters = record["parameters"]
+            trial.parameters = _whole(record["parameters"])
         elif record["kind"] == "fold":
             trial, fold = self.trials[record["trial"]], record["fold"]
             trial.folds = {k: epochs for k, epochs in trial.folds.items() if k <= fold}
@@ -208,7 +214,9 @@ class Leaderboard:
             self.trials[record["trial"]].pooled = Pooled.of_record(record)
         elif record["kind"] == "end":
             trial = self.trials[record["trial"]]
-            trial.status, trial.cause = record["status"], record["cause"] or ""
+            if record["status"] not in get_args(Status):
+                raise ValueError(f"{record['status']!r:.40} is no status")
+            trial.status, trial.cause = record["status"], str(record["cause"] or "")
         elif record["kind"] == "resumed":
             trial = self.trials[record["trial"]]
             trial.status, trial.cause = "running", ""
@@ -250,12 +258,18 @@ def _order(trial: Trial) -> tuple[bool, bool, float, float, int]:
 def _gone_on(epochs: list[Epoch], record: Mapping[str, Any]) -> list[Epoch]:
     """A trial's epochs with one more; those from its number on are told again after a restart."""
     newest = Epoch(
-        epoch=record["epoch"],
-        seconds=record["seconds"],
+        epoch=_whole(record["epoch"]),
+        seconds=float(record["seconds"]),
         metrics=_defined(record["metrics"]),
         weights=record.get("weights", ""),
     )
     return [*(e for e in epochs if e.epoch < newest.epoch), newest]
+
+
+def _whole(value: Any) -> int:
+    if not isinstance(value, int) or not 0 <= value < _MOST:
+        raise ValueError(f"{value!r:.40} is no number of epochs or parameters")
+    return value
 
 
 def _defined(metrics: Mapping[str, Any]) -> dict[str, float]:

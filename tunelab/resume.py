@@ -21,6 +21,7 @@ from rich.console import Console
 from tunelab import __version__, journal
 from tunelab.data.prepared import CacheOptions
 from tunelab.errors import StateError, UsageError
+from tunelab.files import write_file
 from tunelab.planning import announce, describe, identity, open_session, plan_of, versions
 from tunelab.progress import plain, progress_console
 from tunelab.ranking import Leaderboard
@@ -31,6 +32,7 @@ from tunelab.space import Space, explain, load_space, shipped
 from tunelab.tuning.hold import JOURNAL, Hold, old_run
 from tunelab.tuning.plan import FORMAT, Options, Plan, SearchResult
 from tunelab.tuning.run import run_search
+from tunelab.yamlfile import load_written
 
 SPACE = "space.yaml"
 SOUND = {
@@ -101,7 +103,7 @@ def resume(
         options = _options(hold.journal.records, folder)
         _check_final(hold, changes, folder)
         asked = _asked(options, changes, url)
-        space = _space(folder, asked, options, changes)
+        space = _space(hold, asked, options, changes)
         plan = plan_of(asked, space, folder, begun=begun, address=address, cache=cache, debug=debug, console=console)
         accepted = _compare(plan, hold, accept=changes.accept)
         announce(plan, console)
@@ -191,17 +193,22 @@ def _asked(options: Options, changes: Changes, url: str) -> Options:
     return options.model_copy(update={k: v for k, v in given.items() if v is not None} | {"storage": url})
 
 
-def _space(folder: Path, asked: Options, options: Options, changes: Changes) -> Space:
-    """The space that was named; else the file it came from, where that is there; else the copy in the run's folder."""
-    if changes.space is None:
-        kept = folder / SPACE
-        source = Path(options.space) if options.space else shipped("quick.yaml")
-        try:
-            there = source.exists()
-        except OSError:  # no name that a file can have
-            there = False
-        return load_space(source if there else kept)
-    return load_space(Path(asked.space))
+def _space(hold: Hold, asked: Options, options: Options, changes: Changes) -> Space:
+    """The space that was named; else the file it came from, where that is there; else as the journal has it."""
+    if changes.space is not None:
+        return load_space(Path(asked.space))
+    source, kept = Path(options.space) if options.space else shipped("quick.yaml"), hold.folder / SPACE
+    try:
+        there = source.exists()
+    except OSError:  # no name that a file can have
+        there = False
+    if there:
+        return load_space(source)
+    known = [record.get("identity") for record in hold.journal.records if record["kind"] in ("run", "change")][-1]
+    document = known.get("space") if isinstance(known, Mapping) else None
+    if isinstance(document, Mapping):  # the copy beside it only describes, and may be damaged
+        write_file(kept, yaml.safe_dump(dict(document), sort_keys=False, allow_unicode=True).encode())
+    return load_space(kept)
 
 
 def _compare(plan: Plan, hold: Hold, *, accept: bool) -> dict[str, str]:
@@ -240,13 +247,9 @@ def _edited(folder: Path, known: Mapping[str, Any]) -> dict[str, str]:
     """What somebody changed in ``run.yaml``, which describes the run and does not rule it."""
     path = folder / "run.yaml"
     try:
-        raw = path.read_bytes()
-        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(raw, loader)):
-            return {}  # never written here, and a few of them can stand for gigabytes
-        facts = yaml.load(raw, loader)  # noqa: S506 - both safe
+        facts = load_written(path.read_bytes())
         told = {"space": facts["space"], "seed": facts["seed"], "data": facts["data"]["fingerprint"]}
-    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError, RecursionError):
+    except (OSError, yaml.YAMLError, KeyError, TypeError):
         return {}  # gone or damaged: it is written again
     plain_told = json.loads(json.dumps(told, default=str))
     return {

@@ -160,10 +160,10 @@ def _list(args: argparse.Namespace) -> int:
     for name in names:
         try:
             one = look(open_store(f"{place.url.rstrip('/')}/{name}", s3_options(args)))
-            said = f"{one.state:<12} {len(one.board.trials):>5} trials  best {one.best:<24} {one.age}"
+            said = f"{clean(one.state):<12} {len(one.board.trials):>5} trials  best {clean(one.best):<24} {one.age}"
         except TunelabError as error:
-            said = f"cannot be read: {error}"
-        print(f"{clean(name):<32} {clean(said, 500)}")
+            said = clean(f"cannot be read: {error}", 500)
+        print(f"{clean(name):<32} {said}")
     return 0
 
 

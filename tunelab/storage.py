@@ -110,7 +110,7 @@ class FolderStore:
     def list(self, prefix: str = "") -> list[str]:
         """See :meth:`Store.list`."""
         check_prefix(prefix, self.url)
-        return [key for key in files_below(self._root) if key.startswith(prefix)]
+        return files_below(self._root, prefix)
 
     def delete(self, key: str) -> None:
         """See :meth:`Store.delete`."""

@@ -26,7 +26,7 @@ from tunelab.ranking import weights_file
 from tunelab.storage import Store
 from tunelab.task import Evaluation, Task, Trainer
 
-__all__ = ["Evaluation", "Task", "Trainer", "Underway", "left_over"]
+__all__ = ["Evaluation", "Task", "Trainer", "Underway", "ahead", "left_over"]
 
 CHECKPOINT_SHARE = 33
 """Training since the last checkpoint lasts at least so many times what that one took: they cost under 3 %."""
@@ -228,6 +228,19 @@ def left_over(keys: Iterable[str], trial: str, keep: Collection[str]) -> list[st
     kept = {f"weights/{file}" for file in keep}
     folder = f"checkpoints/{trial}/"
     return [key for key in keys if key.startswith(folder) or (_is_weights(key, trial) and key not in kept)]
+
+
+def ahead(keys: Iterable[str], trial: str, known: int) -> list[str]:
+    """Of a run's keys the checkpoints from which a trial would go on behind epochs that nobody was told.
+
+    Args:
+        keys: of the run's store.
+        trial: the trial.
+        known: how many of its epochs were told, of all folds. That of the one after them tells it when it is gone on
+            from; those of later ones leave a gap.
+    """
+    names = ((key, _CHECKPOINT.fullmatch(key.removeprefix(f"checkpoints/{trial}/"))) for key in keys)
+    return [key for key, name in names if name and int(name[1]) > known + 1]
 
 
 def _is_weights(key: str, trial: str) -> bool:

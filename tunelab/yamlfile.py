@@ -7,6 +7,7 @@ documents and deep nesting are refused with file and line. Nothing here knows wh
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from tunelab.errors import UsageError
 LIMIT_BYTES = 1_000_000
 LIMIT_DEPTH = 30
 LIMIT_DIGITS = 100
+LIMIT_NODES = 2_000_000
+"""Of what a search wrote; a list of 100,000 scans for each split and fold has some 300,000."""
 
 
 class _RefusedError(Exception):
@@ -122,6 +125,48 @@ def load(path: Path, error: type[UsageError] = UsageError) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise error(f"{path}: holds {_kind(value)}, not a mapping of keys to values")
     return value
+
+
+def load_written(raw: bytes) -> Any:
+    """What a search wrote itself, and what somebody else may have put in its place.
+
+    Aliases that stand for more than :data:`LIMIT_NODES`, and deep nesting, for which libyaml takes hours, are refused.
+
+    Raises:
+        yaml.YAMLError: it is no YAML, or none that a search writes.
+    """
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    if (line := _surprise(yaml.parse(raw, loader))) is not None:
+        raise yaml.MarkedYAMLError(problem_mark=yaml.Mark("", 0, line, 0, "", 0))
+    try:
+        return yaml.load(raw, loader)  # noqa: S506 - both safe
+    except ValueError as error:  # a date that no calendar has
+        raise yaml.YAMLError(str(error)) from error
+
+
+def _surprise(events: Iterable[Any]) -> int | None:
+    """The line (from 0) where a document gets too deep, or too large with its aliases written out."""
+    sizes: dict[str, int] = {}
+    above: list[tuple[str | None, int]] = []
+    size = 0
+    for event in events:
+        if isinstance(event, yaml.CollectionStartEvent):
+            above.append((event.anchor, size))
+            size = 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            anchor, before = above.pop()
+            if anchor:
+                sizes[anchor] = size
+            size += before
+        elif isinstance(event, yaml.AliasEvent):
+            size += sizes.get(str(event.anchor), LIMIT_NODES)  # one within what it stands for has no end
+        elif isinstance(event, yaml.ScalarEvent):
+            size += 1
+            if event.anchor:
+                sizes[event.anchor] = 1
+        if len(above) > LIMIT_DEPTH + 10 or size > LIMIT_NODES:
+            return int(event.start_mark.line)
+    return None
 
 
 def _kind(value: object) -> str:

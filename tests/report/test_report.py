@@ -391,7 +391,6 @@ class TestHostile:
         assert "x" * 300 not in text
         assert yamlfile.load(run.folder / "best_config.yaml")["name"].startswith("<script>")
 
-
     def test_a_trial_whose_name_could_be_a_path_is_refused(self, begin_run: Callable[..., Any]) -> None:
         run = begin_run()
         run.begin("../0001", "lstm", {"a": 1})

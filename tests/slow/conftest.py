@@ -1,4 +1,4 @@
-"""The long loops: their options, their evidence, and the data sets that they share.
+"""The long loops: their evidence, and the data sets that they share; their options are in tests/conftest.py.
 
 ``pytest -m slow --seed 0 --minutes 30``; without ``-m slow`` they are left out.
 """
@@ -18,22 +18,8 @@ sys.path.append(str(HERE))  # the modules that the loops share
 from evidence import Loop, read, summary  # noqa: E402
 from runs import Scans  # noqa: E402
 
-EVIDENCE = HERE.parents[1] / ".evidence" / "slow.jsonl"
-
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    group = parser.getgroup("slow", "the long loops (-m slow)")
-    group.addoption("--seed", type=int, default=0, help="of what is drawn")
-    group.addoption("--count", type=int, default=None, help="rounds of each loop (default: its own number)")
-    group.addoption("--evidence", type=Path, default=EVIDENCE, help=f"file of JSON lines (default: {EVIDENCE.name})")
-    group.addoption("--minutes", type=float, default=None, help="begin no round after so many, in all")
-
-
-def pytest_sessionstart(session: pytest.Session) -> None:
-    session.config.stash[BEGUN] = time.monotonic()
-
-
-BEGUN = pytest.StashKey[float]()
+BEGUN = time.monotonic()
+"""When this file was loaded: before the first loop."""
 USED = pytest.StashKey[Path]()
 
 
@@ -41,19 +27,18 @@ USED = pytest.StashKey[Path]()
 def loop(request: pytest.FixtureRequest) -> Callable[[str, int, int], Loop]:
     """Makes a loop of a name, a version and a number of rounds."""
     config = request.config
-    begun = config.stash.get(BEGUN, time.monotonic())
-    minutes = config.getoption("minutes", None)
+    minutes = config.getoption("minutes")
 
     def make(name: str, version: int, count: int) -> Loop:
-        path = config.getoption("evidence", EVIDENCE).absolute()
+        path = config.getoption("evidence").absolute()
         config.stash[USED] = path
         return Loop(
             name=name,
             version=version,
-            seed=config.getoption("seed", 0),
-            count=config.getoption("count", None) or count,
+            seed=config.getoption("seed"),
+            count=config.getoption("count") or count,
             path=path,
-            deadline=None if minutes is None else begun + 60 * minutes,
+            deadline=None if minutes is None else BEGUN + 60 * minutes,
         )
 
     return make

@@ -95,11 +95,14 @@ def summary(lines: Iterable[dict[str, Any]]) -> list[str]:
     told = []
     for name, some in sorted(loops.items()):
         sums = {key: sum(int(one.get(key, 0)) for one in some) for key in ("kills", "acknowledged", "compared")}
-        sums |= {key: sum(len(one[key]) if isinstance(one.get(key), list | str) else int(one.get(key, 0)) for one in some)
-                 for key in MUST_BE_NONE}  # fmt: skip
+        sums |= {key: sum(_times(one.get(key)) for one in some) for key in MUST_BE_NONE}
         rounds = len({one["round"] for one in some if one["round"] is not None})
         seconds = [one["seconds"] for one in some if one.get("seconds") is not None]
-        times = f"; seconds to resume: median {statistics.median(seconds):.1f}, at most {max(seconds):.1f}" if seconds else ""
+        times = (
+            f"; seconds to resume: median {statistics.median(seconds):.1f}, at most {max(seconds):.1f}"
+            if seconds
+            else ""
+        )
         told.append(f"{name}: {rounds} rounds, " + ", ".join(f"{n:,} {key}" for key, n in sums.items()) + times)
         kinds: dict[str, int] = {}
         for one in some:
@@ -108,6 +111,13 @@ def summary(lines: Iterable[dict[str, Any]]) -> list[str]:
         if kinds:
             told.append("  " + ", ".join(f"{n:,} {kind}" for kind, n in sorted(kinds.items())))
     return told
+
+
+def _times(value: object) -> int:
+    """How often: a number is one, of a list its length, words are one time."""
+    if isinstance(value, list):
+        return len(value)
+    return value if isinstance(value, int) else int(bool(value))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,9 @@ from typing import Any, Self
 
 from quick_run import QuickRun, check_run, children, command_of
 
+from tunelab.archive import NAMED, is_of_a_run
 from tunelab.data.synthetic import SyntheticSettings, synthesize, write_folder
+from tunelab.files import files_below
 
 SETTINGS = SyntheticSettings(scans=24, traces=20, samples=64, shortest=0.6, seed=3)
 
@@ -152,6 +154,21 @@ def broken(run: Path, *, before: bytes, said: str, done: bool) -> tuple[str, int
     except AssertionError as error:
         return f"{error}"[:2000] or "an invariant", 0, 0
     return "", counted.results, counted.duplicated
+
+
+def unlike(run: Path, client: Any, bucket: str, prefix: str) -> list[str]:
+    """Where a run's copy in a bucket does not hold what its folder holds.
+
+    Checkpoints and weights that the folder has no more may be there: a mirror removes only what it has seen itself.
+    """
+    manifest = json.loads(client.get_object(Bucket=bucket, Key=f"{prefix}manifest.json")["Body"].read())["files"]
+    here = {key for key in files_below(run) if is_of_a_run(key)}
+    extra = {key for key in manifest.keys() - here if not key.startswith(NAMED)}
+    return sorted((here - manifest.keys()) | extra) + [
+        key
+        for key in sorted(here & manifest.keys())
+        if client.get_object(Bucket=bucket, Key=prefix + key)["Body"].read() != (run / key).read_bytes()
+    ]
 
 
 def moment_of(phase: str, rng: random.Random, spans: Mapping[str, float]) -> Moment:

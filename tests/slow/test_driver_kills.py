@@ -18,9 +18,7 @@ import pytest
 from evidence import Loop
 from quick_run import PATIENT, SPACE, QuickRun
 from reference import differences
-from runs import Drive, Scans, broken, journal_of, left_alive, live, lost_lines, moment_of, whole_lines
-
-from tunelab.files import files_below
+from runs import Drive, Scans, broken, journal_of, left_alive, live, lost_lines, moment_of, unlike, whole_lines
 
 pytestmark = pytest.mark.slow
 
@@ -100,7 +98,9 @@ class Struck:
 class Runs:
     """One run after another, each killed until it is done."""
 
-    def __init__(self, loop: Loop, folder: Path, draw: Callable[[random.Random], Case], spans: dict[str, float]) -> None:
+    def __init__(
+        self, loop: Loop, folder: Path, draw: Callable[[random.Random], Case], spans: dict[str, float]
+    ) -> None:
         self.loop = loop
         self.folder = folder
         self._draw = draw
@@ -223,16 +223,7 @@ class Runs:
             "s3", endpoint_url=environment["AWS_ENDPOINT_URL"], aws_access_key_id="slow", aws_secret_access_key="slow",
             region_name="us-east-1",
         )  # fmt: skip
-        prefix = self._case.url.removeprefix("s3://slow/") + "/"
-        pages = client.get_paginator("list_objects_v2").paginate(Bucket="slow", Prefix=prefix)
-        there = {item["Key"].removeprefix(prefix) for page in pages for item in page.get("Contents", ())}
-        keys = set(files_below(run)) - {"lease.json"}
-        odd = sorted(keys ^ (there - {"lease.json", "manifest.json"}))
-        odd += [
-            key
-            for key in sorted(keys & there)
-            if client.get_object(Bucket="slow", Key=prefix + key)["Body"].read() != (run / key).read_bytes()
-        ]
+        odd = unlike(run, client, "slow", self._case.url.removeprefix("s3://slow/") + "/")
         client.close()
         return f"the bucket differs from the folder in {odd[:5]}" if odd else ""
 
@@ -248,7 +239,7 @@ def test_a_killed_driver_loses_nothing(
     loop: Callable[[str, int, int], Loop], scans: Scans, s3: dict[str, str], tmp_path: Path
 ) -> None:
     """At any point of start-up, replay, trials, journal, judgement, report and mirror."""
-    kills = loop("driver kills", 1, 100)
+    kills = loop("driver kills", 2, 100)
     runs = Runs(kills, tmp_path, lambda rng: quick_case(rng, scans, s3), SPANS)
     for number in kills.numbers():
         runs.kill(number)

@@ -105,7 +105,9 @@ class Watched:
         fault, results, twice = broken(self.run.run, before=b"", said=self.run.said, done=True)
         compared, different = differences(self.run.run, "quick_trainer")
         fault = fault or ("" if code == 0 else f"exit code {code}: {self.run.said[-2000:]}")
-        told = {(r["trial"], r.get("fold", 0), r["epoch"]) for r in self.run.records() if r["kind"] in ("result", "fold")}
+        told = {
+            (r["trial"], r.get("fold", 0), r["epoch"]) for r in self.run.records() if r["kind"] in ("result", "fold")
+        }
         log = trained(self.log)
         self.loop.write(
             None, run=self.told, compared=compared, different=different[:5], duplicated=twice, hangs=int(code == -1),

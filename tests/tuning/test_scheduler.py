@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections import Counter
@@ -13,12 +14,12 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from ray.exceptions import RayActorError
 from ray.tune.schedulers import TrialScheduler
 
 from tunelab.errors import StorageError
 from tunelab.journal import Journal, read
 from tunelab.space import EarlyStopping
+from tunelab.tuning import scheduler
 from tunelab.tuning.record import Recorder
 from tunelab.tuning.scheduler import RecordingScheduler
 
@@ -27,7 +28,16 @@ pytestmark = pytest.mark.ray
 STOP, CONTINUE = TrialScheduler.STOP, TrialScheduler.CONTINUE
 
 
-NOTHING = {"fold": 0, "seconds": 1.0, "parameters": 7, "weights": "", "checkpoint": "", "storage": "", "lost": ""}
+NOTHING = {
+    "fold": 0,
+    "seconds": 1.0,
+    "parameters": 7,
+    "weights": "",
+    "checkpoint": "",
+    "storage": "",
+    "lost": "",
+    "node": "",
+}
 NOTHING |= {"pooled": [], "notes": []}
 
 
@@ -154,19 +164,23 @@ def test_a_trial_survives_as_many_losses_of_its_process_as_it_may(bench: Bench) 
 class RayTrial:
     """As much of Ray's trial as the scheduler looks at."""
 
-    def __init__(self, trial: str, error: Exception) -> None:
+    def __init__(self, trial: str, error: Path) -> None:
         self.trial_id, self.config, self.max_failures = "ray", {"trial": trial}, -1
-        self.get_error = lambda: error
+        self.error_file = str(error)
 
 
 def test_a_lost_node_never_counts_against_a_trial_and_a_lost_process_does(bench: Bench) -> None:
     bench.report("0001", 1, 0.5)
-    node = RayActorError("00", "The actor died because its node has died. Node Id: 12")
+    node, process = bench.path.parent / "node.txt", bench.path.parent / "process.txt"
+    node.write_text(
+        "Failure # 1 (occurred at 2026-01-01_00-00-00)\nThe actor died because its node has died. Node Id: 12\n"
+    )
     for _ in range(10):
         bench.scheduler.on_trial_error(None, trial := RayTrial("0001", node))
         assert trial.max_failures == -1
     assert bench.recorder.board.trials["0001"].failures == 0
-    process = RayActorError("00", "The actor is dead because its worker process has died. Worker exit type: X")
+    old = node.read_text()
+    process.write_text(f"{old}Failure # 2 (occurred at 2026-01-01_00-00-01)\nits worker process has died.\n")
     for _ in range(3):
         bench.scheduler.on_trial_error(None, trial := RayTrial("0001", process))
         assert trial.max_failures == -1
@@ -174,6 +188,41 @@ def test_a_lost_node_never_counts_against_a_trial_and_a_lost_process_does(bench:
     assert trial.max_failures == 0, "Ray gives it up the next time"
     assert bench.report("0001", 2, 0.9) == STOP, "and so do we with its next result"
     assert [r["counts"] for r in read(bench.path) if r["kind"] == "failure"] == [False] * 10 + [True] * 4
+
+
+def test_a_loss_that_may_have_been_a_nodes_counts_once_all_nodes_are_seen_to_be_there(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alive = {"n1", "n2"}
+    monkeypatch.setattr(scheduler, "nodes_alive", lambda: set(alive))
+    error = bench.path.parent / "closed.txt"
+    error.write_text("Failure # 1 (occurred at 2026-01-01_00-00-00)\nThe actor is unavailable: Socket closed\n")
+
+    def lose(trial: str) -> None:
+        bench.scheduler.on_trial_error(None, RayTrial(trial, error))
+
+    def later(epoch: int) -> list[int]:
+        """The failures that count once the time is over."""
+        bench.scheduler._doubts = [dataclasses.replace(doubt, until=0.0) for doubt in bench.scheduler._doubts]
+        bench.report("0001", epoch, 0.5 + epoch / 100)
+        return [trial.failures for trial in bench.recorder.board.snapshot()]
+
+    bench.report("0001", 1, 0.5)
+    lose("0001")
+    bench.report("0001", 2, 0.6)
+    assert bench.recorder.board.trials["0001"].failures == 0, "it is not known yet"
+    assert later(3) == [1]
+    said = "its process was lost (The actor is unavailable: Socket closed), and no node was lost"
+    assert bench.recorder.board.trials["0001"].loss == said
+    assert later(4) == [1], "each loss is settled once"
+    lose("0001")
+    alive.remove("n2")
+    assert later(5) == [1]
+    lose("0001")
+    assert later(6) == [1], "a node of which the last trial knew has gone meanwhile"
+    bench.scheduler.on_trial_add(None, None)
+    lose("0001")
+    assert later(7) == [2]
 
 
 def test_a_trial_that_cannot_store_ends_the_search_and_not_itself(bench: Bench) -> None:

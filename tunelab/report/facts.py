@@ -19,6 +19,7 @@ from tunelab import journal
 from tunelab.data.dataset import SPLITS
 from tunelab.errors import StateError
 from tunelab.ranking import Leaderboard, Trial
+from tunelab.yamlfile import load_written
 
 
 def _text(value: object) -> object:
@@ -156,19 +157,20 @@ def read_facts(run: Path) -> Facts:
     """
     path = run / "run.yaml"
     try:
-        content = yaml.load(path.read_bytes(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 - both safe
-        described = RunFile.model_validate(content)
+        described = RunFile.model_validate(load_written(path.read_bytes()))
     except OSError as error:
         raise StateError(f"{path}: cannot be read: {error.strerror}; name the folder of a run") from error
-    except yaml.YAMLError as error:
-        line = getattr(getattr(error, "problem_mark", None), "line", 0) + 1
-        raise StateError(f"{path}: line {line}: is no YAML; restore the file from a copy") from error
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"])) or "the file"
         raise StateError(f"{path}: {place}: {first['msg']}; restore the file from a copy") from error
+    except yaml.YAMLError as error:
+        line = getattr(getattr(error, "problem_mark", None), "line", 0) + 1
+        raise StateError(f"{path}: line {line}: is no YAML; restore the file from a copy") from error
     records = journal.read(run / "journal.jsonl") if (run / "journal.jsonl").exists() else []
     finals = [record for record in records if record["kind"] == "final"]
+    if not all(isinstance(record.get(split, {}), dict) for record in finals for split in ("validation", "test")):
+        raise StateError(f"{run / 'journal.jsonl'}: the final result is no mapping; restore the file from a copy")
     closed = records[-1].get("status", "") if records and records[-1]["kind"] == "close" else ""
     return Facts(
         run=described,

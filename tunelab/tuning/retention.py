@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 from tunelab.ranking import Leaderboard, Trial
 from tunelab.storage import FolderStore
-from tunelab.trial import left_over
+from tunelab.trial import ahead, left_over
 
 CHECKPOINTS, WEIGHTS = "checkpoints/", "weights/"
 
@@ -25,6 +26,7 @@ class Retention:
     """
 
     def __init__(self, folder: Path, board: Leaderboard, keep: int) -> None:
+        self._folder = folder
         self._store = FolderStore(folder)
         self._board = board
         self._keep = keep
@@ -43,16 +45,30 @@ class Retention:
             self._drop(self._board.trials[name], kept=name in best)
         self._kept = best
 
-    def clean(self) -> None:
+    def clean(self) -> list[str]:
         """Once, after a journal was replayed: what an earlier process was killed before it removed.
 
+        So are checkpoints of which the journal, an older copy of itself, does not know enough: a trial that went on
+        from one would lack the epochs between, and perhaps the one that is to be chosen.
+
+        Returns:
+            What a user should know of that.
+
         Raises:
-            StorageError: as for :meth:`told`.
+            StorageError: a file cannot be removed.
         """
         self._kept = self._best()
         for trial in self._board.snapshot():
             if not trial.unfinished:
                 self._drop(trial, kept=trial.trial in self._kept)
+        found = self._store.list(CHECKPOINTS)
+        known = dict.fromkeys(sorted({key.split("/")[1] for key in found}), 0)
+        known |= {t.trial: len(t.epochs) + sum(map(len, t.folds.values())) for t in self._board.snapshot()}
+        gone = [key for name, epochs in known.items() for key in ahead(found, name, epochs)]
+        for key in gone:
+            self._store.delete(key)
+        say = f"{len(gone)} checkpoints are of epochs that the journal does not know, and are not gone on from"
+        return [f"{say}: {', '.join(gone[:5])}."] if gone else []
 
     def _best(self) -> set[str]:
         over = [trial.trial for trial in self._board.ranked() if not trial.unfinished]
@@ -62,3 +78,5 @@ class Retention:
         keys = [*self._store.list(f"{CHECKPOINTS}{trial.trial}/"), *self._store.list(f"{WEIGHTS}{trial.trial}")]
         for key in left_over(keys, trial.trial, [stored.file for stored in trial.stored()] if kept else []):
             self._store.delete(key)
+        with contextlib.suppress(OSError):  # another process put something there, or it was never made
+            (self._folder / CHECKPOINTS / trial.trial).rmdir()

@@ -167,7 +167,8 @@ def _search(search: _Search, hold: Hold) -> Mapping[str, Any]:
         columns=plan.space.columns(),
     )
     retention = Retention(plan.folder, board, plan.options.keep)
-    retention.clean()
+    for note in retention.clean():
+        plain(search.console, f"Note: {note}")
     recorder.listeners += [lambda kind, trial: _LOG[kind](logs, trial), retention.told]
     final = any(record["kind"] == "final" for record in recorder.records)
     mirror = hold.mirror(plan.options.sync_every)

@@ -15,6 +15,8 @@ from the journal, by the same code that fills them while the search goes on.
 from __future__ import annotations
 
 import math
+import time
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
@@ -24,13 +26,25 @@ from tunelab.errors import StorageError
 from tunelab.journal import Record
 from tunelab.ranking import Pooled
 from tunelab.space import EarlyStopping
-from tunelab.tuning.losses import cause_of, is_node_lost
+from tunelab.tuning.losses import cause_of, is_doubtful, is_node_lost, last_error, nodes_alive
 from tunelab.tuning.record import Recorder, epoch_of
 
 DENSE = "best_dense"
 WORST = -1.0
 """Below every average precision; a number, since Ray's cutoff is a percentile."""
+NODE_SECONDS = 60.0
+"""After which Ray knows whether a node is gone: it asks every 3 s, waits 10 s and asks five times."""
 STOP, CONTINUE = str(TrialScheduler.STOP), str(TrialScheduler.CONTINUE)
+
+
+@dataclass(frozen=True, slots=True)
+class _Doubt:
+    """A loss that may have been a node's: it counts if all nodes are still there after a while."""
+
+    trial: str
+    nodes: frozenset[str]
+    cause: str
+    until: float
 
 
 class RecordingScheduler(AsyncHyperBandScheduler):  # type: ignore[misc]
@@ -56,6 +70,9 @@ class RecordingScheduler(AsyncHyperBandScheduler):  # type: ignore[misc]
         self._grace = min(rules.grace, max_epochs)
         self._recorder = recorder
         self._max_failures = max_failures
+        self._nodes: set[str] = set()
+        """That were there when a trial was taken up last."""
+        self._doubts: list[_Doubt] = []
         self._due: dict[str, tuple[int, str]] = {}
 
     def replayed(self, record: Record) -> None:
@@ -77,7 +94,8 @@ class RecordingScheduler(AsyncHyperBandScheduler):  # type: ignore[misc]
         self._due.clear()
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
-        """Nothing: there is one bracket, and a trial enters it with its first result."""
+        """Look which nodes there are. There is one bracket, which a trial enters with its first result."""
+        self._nodes = nodes_alive()
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Record the result, then decide.
@@ -93,6 +111,7 @@ class RecordingScheduler(AsyncHyperBandScheduler):  # type: ignore[misc]
             raise self._recorder.fail(StorageError(result["storage"]))
         if result["lost"]:
             return self._lost(ours, result["lost"], counts=True)
+        self._settle_doubts()
         for text in result["notes"]:
             self._recorder.note(ours, text)
         epoch, fold = int(result["epoch"]), int(result["fold"])
@@ -123,9 +142,25 @@ class RecordingScheduler(AsyncHyperBandScheduler):  # type: ignore[misc]
 
         Ray is told to try for ever; a trial that may not is given up with its next sign of life, good or bad.
         """
-        error = trial.get_error()
-        if self._lost(trial.config["trial"], cause_of(error), counts=not is_node_lost(error)) == STOP:
+        ours, error = trial.config["trial"], last_error(trial)
+        cause, doubtful = cause_of(error), is_doubtful(error)
+        if doubtful:
+            there = frozenset(self._nodes | nodes_alive())
+            self._doubts.append(_Doubt(ours, there, cause, time.monotonic() + NODE_SECONDS))
+        action = self._lost(ours, cause, counts=not (doubtful or is_node_lost(error)))
+        self._settle_doubts()
+        if action == STOP or self._recorder.decided(ours):
             trial.max_failures = 0
+
+    def _settle_doubts(self) -> None:
+        """Count the losses of which it is plain by now that no node was lost with the process."""
+        due = [doubt for doubt in self._doubts if time.monotonic() >= doubt.until]
+        if due:
+            self._doubts = [doubt for doubt in self._doubts if doubt not in due]
+            there = nodes_alive()
+            for doubt in due:
+                if doubt.nodes <= there:
+                    self._lost(doubt.trial, f"{doubt.cause}, and no node was lost", counts=True)
 
     def _lost(self, ours: str, cause: str, *, counts: bool) -> str:
         if self._recorder.decided(ours):

@@ -1,0 +1,91 @@
+"""Which files of trials stay: weights of the best that are over, everything of those that can go on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tunelab.tuning.record import Recorder
+from tunelab.tuning.retention import Retention
+
+pytestmark = pytest.mark.ray
+
+
+class Bench:
+    """A run's folder with files as trials leave them."""
+
+    def __init__(self, folder: Path, recorder: Recorder, told: Callable[..., dict[str, Any]]) -> None:
+        self.folder, self.recorder, self._told = folder, recorder, told
+
+    def trial(self, trial: str, f1: float, status: str = "finished") -> None:
+        """Two epochs, the second chosen; files of both, and a checkpoint."""
+        self.recorder.suggestion(trial, "", 0, {"family": "lstm"}, {})
+        for epoch in (1, 2):
+            metrics = {"val_f1": f1, "tune_average_precision": epoch / 10}
+            self.recorder.result(trial, self._told(epoch, weights=f"w{epoch}", **metrics))
+            self.put(f"weights/{trial}-e{epoch:04d}.npz")
+        self.put(f"checkpoints/{trial}/s000002.ckpt")
+        if status != "running":
+            self.recorder.end(trial, status)  # type: ignore[arg-type]
+
+    def put(self, key: str) -> None:
+        path = self.folder / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+
+    def files(self) -> set[str]:
+        kept = [*self.folder.glob("weights/*"), *self.folder.glob("checkpoints/*/*")]
+        return {path.relative_to(self.folder).as_posix() for path in kept}
+
+
+@pytest.fixture
+def bench(tmp_path: Path, recorder_in: Callable[[Path], Recorder], told: Callable[..., dict[str, Any]]) -> Bench:
+    return Bench(tmp_path, recorder_in(tmp_path), told)
+
+
+def listen(bench: Bench, keep: int) -> Retention:
+    retention = Retention(bench.folder, bench.recorder.board, keep)
+    bench.recorder.listeners.append(retention.told)
+    return retention
+
+
+def test_weights_of_the_best_that_are_over_stay_and_those_of_all_that_can_go_on(bench: Bench) -> None:
+    listen(bench, keep=2)
+    bench.trial("0001", 0.2)
+    bench.trial("0002", 0.9, "interrupted")
+    bench.trial("0003", 0.5, "stopped")
+    bench.trial("0004", 0.1, "running")
+    assert bench.files() >= {"weights/0001-e0002.npz", "weights/0003-e0002.npz"}
+    bench.trial("0005", 0.4)
+    bench.trial("0006", 0.3)
+    bench.trial("0007", 0.99, "failed")
+    can_go_on = {f"weights/{t}-e000{e}.npz" for t in ("0002", "0004") for e in (1, 2)}
+    can_go_on |= {f"checkpoints/{t}/s000002.ckpt" for t in ("0002", "0004")}
+    assert bench.files() == can_go_on | {"weights/0003-e0002.npz", "weights/0005-e0002.npz"}
+    assert not (bench.folder / "checkpoints" / "0001").exists()
+
+
+def test_names_that_begin_alike_are_not_mixed_up(bench: Bench) -> None:
+    listen(bench, keep=1)
+    bench.trial("0001", 0.9)
+    bench.put("weights/00010-e0001.npz")
+    bench.put("checkpoints/00010/s000001.ckpt")
+    bench.trial("0002", 0.95)
+    assert bench.files() == {"weights/0002-e0002.npz", "weights/00010-e0001.npz", "checkpoints/00010/s000001.ckpt"}
+
+
+def test_what_an_earlier_process_was_killed_before_it_removed_goes_at_the_start(bench: Bench) -> None:
+    for number in range(1, 5):
+        bench.trial(f"{number:04d}", number / 10)
+    bench.trial("0005", 0.0, "running")
+    assert len(bench.files()) == 15
+    listen(bench, keep=1).clean()
+    assert bench.files() == {
+        "weights/0004-e0002.npz",
+        "weights/0005-e0001.npz",
+        "weights/0005-e0002.npz",
+        "checkpoints/0005/s000002.ckpt",
+    }
