@@ -544,3 +544,12 @@ class TestUrl:
     def test_credentials_in_a_url_are_refused_and_not_shown(self) -> None:
         message = ended(UsageError, lambda: open_store(f"s3://id:{SECRET}@bucket/a"))
         assert message == ("storage: credentials do not belong in a URL; write s3://bucket/prefix and set AWS_PROFILE")
+
+
+def test_folders_of_names_that_no_key_can_begin_with_are_left_out(store: Store, tmp_path: Path) -> None:
+    assert isinstance(store, FolderStore | S3Store)
+    store.put("good/a", b"x")
+    if isinstance(store, FolderStore):
+        (tmp_path / "kept" / "odd\x1b[31m").mkdir()
+        (tmp_path / "kept" / ".hidden").mkdir()
+    assert store.folders() == ["good"]

@@ -69,8 +69,12 @@ class Journal:
         """Spent on writing, and on waiting for the disk."""
 
     @classmethod
-    def open(cls, path: Path) -> Journal:
+    def open(cls, path: Path, *, above: int = 0) -> Journal:
         """Take the lease, read what is there, cut off a torn last line.
+
+        Args:
+            path: of the journal.
+            above: the lease's fence is greater than this.
 
         Raises:
             RunBusyError: another process holds the journal.
@@ -80,7 +84,7 @@ class Journal:
         with ExitStack() as opened:
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                lease = opened.enter_context(FolderLease.take(path.with_name("run.lock")))
+                lease = opened.enter_context(FolderLease.take(path.with_name("run.lock"), above=above))
                 file = opened.enter_context(path.open("ab", buffering=0))
                 _sync_folder(path.parent)  # the new file's name, too, is on disk before what it says counts
                 raw = path.read_bytes()

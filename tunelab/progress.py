@@ -22,9 +22,14 @@ def progress_console() -> Console:
     return console if console.is_terminal else Console(width=150)
 
 
+def clean(text: str) -> str:
+    """Text from files without what could steer a terminal."""
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
 def plain(console: Console, line: str) -> None:
-    """Print a line as it is: no markup, no colours, no breaks."""
-    console.print(line, soft_wrap=True, highlight=False, markup=False)
+    """Print a line as it is: no markup, no colours, no breaks; what could steer a terminal is shown as ``?``."""
+    console.print(clean(line), soft_wrap=True, highlight=False, markup=False)
 
 
 def clock(seconds: float) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -137,11 +138,12 @@ class FolderStore:
         """See :meth:`Source.folders`."""
         try:
             with os.scandir(self._root) as found:
-                return sorted(one.name for one in found if one.is_dir(follow_symlinks=False) and one.name[0] != ".")
+                names = [one.name for one in found if one.is_dir(follow_symlinks=False)]
         except FileNotFoundError:
             return []
         except OSError as error:
             raise StorageError(f"{self._root}: cannot be read: {error.strerror}; check its permissions") from error
+        return _shown(names)
 
     def _path(self, key: str) -> Path:
         check_key(key, self.url)
@@ -226,7 +228,7 @@ class S3Store:
 
     def folders(self) -> Names:
         """See :meth:`Source.folders`."""
-        return sorted(name for name in self._place.folders() if fault_of_key(name) is None and name[0] != ".")
+        return _shown(self._place.folders())
 
     def version(self, key: str) -> Version | None:
         """What is stored under ``key``, and what tells it from what was there before; None when nothing is.
@@ -276,6 +278,11 @@ class S3Store:
 
 _NOTHING_THERE = frozenset({"NoSuchKey", "404"})
 _REFUSED = _NOTHING_THERE | {"PreconditionFailed", "412", "ConditionalRequestConflict", "409"}
+
+
+def _shown(names: Iterable[str]) -> Names:
+    """Without hidden ones, and without those that no key can begin with."""
+    return sorted(name for name in names if fault_of_key(name) is None and name[0] != ".")
 
 
 def open_store(url: str, s3: S3Options = AS_THE_ENVIRONMENT_SAYS) -> FolderStore | S3Store:

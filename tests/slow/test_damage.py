@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import random
 import shutil
 import traceback
@@ -111,6 +110,8 @@ class Damaged:
     """The journal before the damage."""
     raw: bytes
     """The damaged file."""
+    whole: bytes
+    """The same before."""
     newest: str = ""
     """The newest file of its folder."""
     code: int = -1
@@ -130,15 +131,17 @@ def begin(number: int, bases: Bases, change: Change, rng: random.Random, here: P
     if kind.startswith("s3:"):
         store = S3Store("slow", f"{here.name}-{number}/run")
         Mirror(run.run, store).sync()
-        raw, how = change(store.get(MANIFEST), rng)
+        whole = store.get(MANIFEST)
+        raw, how = change(whole, rng)
         store.put(MANIFEST, raw)
-        return Damaged(run=run, file=kind, how=how, original=original, raw=raw)
+        return Damaged(run=run, file=kind, how=how, original=original, raw=raw, whole=whole)
     file = file_of(kind, run.run, rng)
     path = run.run / file
-    raw, how = change(path.read_bytes(), rng)
+    whole = path.read_bytes()
+    raw, how = change(whole, rng)
     path.write_bytes(raw)
     newest = max(one.name for one in path.parent.iterdir())
-    return Damaged(run=run, file=file, how=how, original=original, raw=raw, newest=newest)
+    return Damaged(run=run, file=file, how=how, original=original, raw=raw, whole=whole, newest=newest)
 
 
 def go_on(one: Damaged, number: int, here: Path) -> None:
@@ -210,7 +213,7 @@ def _outcome(one: Damaged, name: str) -> str:
     if one.file.startswith("s3:"):
         if "missing or damaged there" in one.said:
             return "said: missing in the bucket"
-        return "means nothing" if _means_nothing(one.raw) else ""
+        return "means nothing" if _files(one.raw) == _files(one.whole) else ""
     return "written again" if _changed(one) else ""
 
 
@@ -229,11 +232,11 @@ def _not_needed(one: Damaged) -> bool:
     return over or one.newest > name
 
 
-def _means_nothing(raw: bytes) -> bool:
-    """Whether nothing but the number of the lease differs: files are compared with their digests when they come."""
+def _files(raw: bytes) -> Any:
+    """What a manifest names; the number of the lease in it is nobody's concern."""
     with contextlib.suppress(ValueError):
-        return Manifest.model_validate_json(raw) is not None and "fence" in json.loads(raw)
-    return False
+        return Manifest.model_validate_json(raw).files
+    return raw
 
 
 def rounds(kept: Loop, bases: Bases, change: Change, here: Path) -> None:

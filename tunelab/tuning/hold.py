@@ -7,11 +7,12 @@ a folder hold of the same run is compared here too, so that no record of either 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from tunelab import journal
+from tunelab.archive import read_manifest
 from tunelab.errors import StateError, UsageError
 from tunelab.journal import Journal
 from tunelab.mirror import Mirror, fetch
@@ -69,7 +70,7 @@ def new_run(folder: Path, url: str, s3: S3Options) -> Iterator[Hold]:
         if store is not None and any(key != "lease.json" for key in store.list()):
             raise UsageError(f"{url}: holds a run already; give another --name, or go on with: tunelab resume {url}")
         lease = _leased(stack, store)
-        opened = _opened(stack, folder)
+        opened = _opened(stack, folder, lease)
         if opened.records or (folder / RUN).exists():
             go_on = f"go on with: tunelab resume {folder}"
             raise UsageError(f"{folder}: holds a run already; give another --name, or {go_on}")
@@ -96,7 +97,7 @@ def old_run(folder: Path, url: str, s3: S3Options) -> Iterator[Hold]:
         notes = _brought(folder, store) if store is not None else []
         if not (folder / JOURNAL).exists():
             raise StateError(f"{folder}: holds no run (no {JOURNAL}); name the folder of a run, or its s3:// URL")
-        opened = _opened(stack, folder)
+        opened = _opened(stack, folder, lease)
         first = opened.records[0] if opened.records else None
         if first is None or first.get("kind") != "run":
             what = "is empty" if first is None else f"begins with a {first.get('kind')!r:.40} record"
@@ -107,8 +108,9 @@ def old_run(folder: Path, url: str, s3: S3Options) -> Iterator[Hold]:
         yield Hold(folder=folder, journal=opened, store=store, lease=lease, notes=tuple(notes))
 
 
-def _opened(stack: ExitStack, folder: Path) -> Journal:
-    opened = Journal.open(folder / JOURNAL)
+def _opened(stack: ExitStack, folder: Path, lease: S3Lease | None) -> Journal:
+    """The journal, under a fence that is no smaller than that in the bucket, where other machines take theirs."""
+    opened = Journal.open(folder / JOURNAL, above=lease.fence - 1 if lease is not None else 0)
     stack.callback(opened.close)
     return opened
 
@@ -116,7 +118,11 @@ def _opened(stack: ExitStack, folder: Path) -> Journal:
 def _leased(stack: ExitStack, store: Source | None) -> S3Lease | None:
     if not isinstance(store, S3Store):
         return None
-    return stack.enter_context(S3Lease.take(store))
+    above = 0
+    with suppress(StateError):  # a damaged manifest; the lease tells the fence as well
+        manifest = read_manifest(store)
+        above = manifest.fence if manifest is not None else 0
+    return stack.enter_context(S3Lease.take(store, above=above))
 
 
 def _brought(folder: Path, store: Source) -> list[str]:

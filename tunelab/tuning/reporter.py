@@ -16,7 +16,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from tunelab.progress import clock
+from tunelab.progress import clean, clock
 from tunelab.ranking import Leaderboard, Trial
 
 ROWS = 20
@@ -80,7 +80,7 @@ class Reporter:
 
     def _say(self, what: str) -> None:
         self._spoke = time.monotonic()
-        self._console.print(Text(f"[{self._progress()}] {what}"), soft_wrap=True)
+        self._console.print(Text(clean(f"[{self._progress()}] {what}")), soft_wrap=True)
 
     def _line(self, trial: Trial) -> str:
         epoch = trial.chosen
@@ -122,7 +122,7 @@ class Reporter:
             place = "" if math.isnan(trial.val_f1) else str(rank)
             when = f"{epoch.epoch}/{trial.epochs[-1].epoch}" if epoch else ""
             here = clean(" ".join(f"{key}={short(trial.point[key])}" for key in varied if key in trial.point))
-            row = [place, name, trial.family, here, when, *values, trial.status]
+            row = [place, name, clean(trial.family), here, when, *values, trial.status]
             table.add_row(*(Text(cell) for cell in row))
         baseline = number(self._goal.always_positive_f1)
         where = f"the scans of all {self._goal.folds} folds" if self._goal.folds else "the validation split"
@@ -161,8 +161,3 @@ def number(value: float) -> str:
 def short(value: Any) -> str:
     """A dimension's value in few characters."""
     return f"{value:.3g}" if isinstance(value, float) else str(value).replace(" ", "")
-
-
-def clean(text: str) -> str:
-    """Text from files without what could steer a terminal."""
-    return "".join(c if c.isprintable() else "?" for c in text)
