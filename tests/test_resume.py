@@ -17,7 +17,7 @@ from tunelab import journal
 from tunelab.cli import main
 from tunelab.report import write_report
 
-ASSETS = Path(__file__).parent / "assets" / "runs"
+ASSETS = Path(__file__).parent / "assets" / "releases"
 
 ray = pytest.mark.ray
 

@@ -106,7 +106,7 @@ def read_manifest(store: Source) -> Manifest | None:
             first = error.errors(include_url=False, include_input=False)[0]
             at = ".".join(str(part)[:100] for part in first["loc"])
             said = f"{at!r}: {first['msg']}" if at else first["msg"]
-    remedy = "use the version of tunelab that wrote it, or restore the file from a copy"
+    remedy = "use the version of tunelab that wrote it, or remove it and run tunelab sync where the run's folder is"
     raise StateError(f"{store.url}/{MANIFEST}: is no manifest of this version: {said}; {remedy}")
 
 

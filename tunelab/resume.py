@@ -95,7 +95,7 @@ def resume(
     folder, url = place_of(str(run))
     if not url and (folder / JOURNAL).exists():
         told = _options(journal.read(folder / JOURNAL), folder)
-        url, s3 = told.storage, told.s3 if s3 in (None, S3Options()) else s3
+        url, s3 = told.storage, _asked_how(told, s3, console)
     with old_run(folder, url, s3 or S3Options()) as hold:
         for note in hold.notes:
             plain(console, clean(f"Note: {note}", 1000))
@@ -136,9 +136,18 @@ def sync(run: Path, s3: S3Options | None = None) -> tuple[str, int]:
     told = _options(journal.read(folder / JOURNAL), folder)
     if not told.storage:
         raise UsageError(f"{folder}: was begun without a bucket, so there is none to send it to; copy the folder")
-    with old_run(folder, told.storage, told.s3 if s3 in (None, S3Options()) else s3) as hold:
+    with old_run(folder, told.storage, _asked_how(told, s3, progress_console())) as hold:
         mirror = hold.mirror(told.sync_every)
         return told.storage, mirror.sync() if mirror is not None else 0
+
+
+def _asked_how(told: Options, s3: S3Options | None, console: Console) -> S3Options:
+    """How the bucket is asked: as was said now, or else as the run was begun with, which is told where it matters."""
+    if s3 not in (None, S3Options()):
+        return s3 or S3Options()
+    if told.storage and told.s3_endpoint:
+        plain(console, f"Note: {told.storage} is asked for at {told.s3_endpoint}, as the run was begun with.")
+    return told.s3
 
 
 def _options(records: list[journal.Record], folder: Path) -> Options:

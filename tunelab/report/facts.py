@@ -28,6 +28,10 @@ def _text(value: object) -> object:
     return value.isoformat() if isinstance(value, date) else "" if value is None else value
 
 
+def _listed(value: object) -> object:
+    return [value] if isinstance(value, int) else value
+
+
 Text = Annotated[str, BeforeValidator(_text)]
 
 
@@ -50,8 +54,8 @@ class DataFacts(_Section):
     fingerprint: Text = ""
     scans: int | None = None
     traces: int | None = None
-    samples: list[int] = []
-    """Of a trace, after any of the chains."""
+    samples: Annotated[list[int], BeforeValidator(_listed)] = []
+    """Of a trace, after any of the chains; 0.1.0 wrote one number."""
     dt: float | None = None
     options: dict[str, Any] = {}
     """How the source was read, without defaults."""

@@ -104,7 +104,7 @@ def old_run(folder: Path, url: str, s3: S3Options) -> Iterator[Hold]:
             remedy = f"restore it from a copy{'' if url else ', or name the s3:// URL of the run if it has one'}"
             raise StateError(f"{folder / JOURNAL}: {what}, so there is no run to go on with; {remedy}")
         if opened.cut:
-            notes.append(f"{JOURNAL}: an unfinished last line of {opened.cut:,} bytes was cut off; nobody was told it.")
+            notes.append(f"{JOURNAL}: an unfinished last line of {opened.cut:,} bytes was cut off.")
         yield Hold(folder=folder, journal=opened, store=store, lease=lease, notes=tuple(notes))
 
 

@@ -18,21 +18,19 @@ from typing import Any
 from rich.console import Console
 
 from tunelab import metrics
-from tunelab.errors import NoTrialSucceededError, StateError, StorageError, TunelabError
+from tunelab.errors import NoTrialSucceededError, StorageError
 from tunelab.mirror import Mirror
 from tunelab.models import starts
 from tunelab.progress import plain
 from tunelab.ranking import Trial
 from tunelab.report import write_report
-from tunelab.storage import FolderStore
-from tunelab.task import Evaluation
 from tunelab.tuning.cluster_session import check_resources, gpus_of_a_trial, places, ray_session
 from tunelab.tuning.hold import Hold
 from tunelab.tuning.keeper import kept
 from tunelab.tuning.plan import Plan, SearchResult
 from tunelab.tuning.record import Recorder
 from tunelab.tuning.reporter import Goal, Reporter
-from tunelab.tuning.retention import WEIGHTS, Retention
+from tunelab.tuning.retention import Retention
 
 TRAINER = "tunelab.keras_trainer"
 """The module that trains in the trials' processes."""
@@ -154,6 +152,7 @@ def _assemble(search: _Search) -> None:
 def _search(search: _Search, hold: Hold) -> Mapping[str, Any]:
     from tunelab.tuning.hparams import TensorBoardLogs
     from tunelab.tuning.interrupt import caught_signals, received
+    from tunelab.tuning.judgement import judge
 
     plan, recorder, board = search.plan, search.recorder, search.recorder.board
     logs = TensorBoardLogs(plan.folder / "tensorboard", plan.space.columns(), pooled=plan.data.n_folds > 0)
@@ -180,7 +179,8 @@ def _search(search: _Search, hold: Hold) -> Mapping[str, Any]:
                     _go_on(search)
             if not final and board.best is not None and not received():
                 search.console.print("The winner answers the test split, once ...")
-                _judge(search, board.best)
+                answer = judge(board.best, plan, search.settings)
+                recorder.other("final", trial=board.best.trial, **answer)
             status = "interrupted" if received() else "done"
             recorder.other("close", status=status, reason="", seconds=_seconds(hold, mirror, kept_for.reports))
         logs.close()
@@ -276,32 +276,6 @@ def _tune(search: _Search, trials: int, seconds: float | None) -> None:
 
 def _resume(plan: Plan) -> str:
     return f"tunelab resume {plan.folder}"
-
-
-def _judge(search: _Search, best: Trial) -> None:
-    """Let the winner's stored weights answer validation again, and the test split for the first and only time.
-
-    Where there are folds the models of all of them answer, and validation is what they came to together.
-    """
-    import ray
-
-    from tunelab.tuning.trainable import evaluate_stored
-
-    chosen, plan = best.chosen, search.plan
-    if chosen is None:
-        raise StateError(f"trial {best.trial}: ranked without an epoch")
-    store = FolderStore(plan.folder / WEIGHTS)
-    models = [(store.get(stored.file), stored) for stored in best.stored()]
-    task = ray.remote(evaluate_stored).options(num_cpus=plan.cpus, num_gpus=search.gpus)
-    evaluation = Evaluation(
-        params=dict(best.params), data=plan.access, models=models, pooled=best.pooled, cpus=plan.cpus, gpus=search.gpus
-    )
-    try:
-        answer = ray.get(task.remote(evaluation, search.settings))
-    except ray.exceptions.RayTaskError as error:
-        cause = error.cause
-        raise cause if isinstance(cause, TunelabError) else error from None
-    search.recorder.other("final", trial=best.trial, epoch=chosen.epoch, **answer)
 
 
 def _causes(trials: Iterable[Trial], plan: Plan) -> str:
