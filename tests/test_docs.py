@@ -134,7 +134,7 @@ def test_set_up_is_two_commands_of_one_line():
     text = README.read_text(encoding="utf-8")
     first, second = (block for block in blocks(text) if "pip install" in block)
     assert first == f"{SET_UP} . && .venv/bin/python -m tunelab.search\n"
-    assert second == f"{SET_UP} -e '.[test]' && .venv/bin/python -m pytest\n"
+    assert second == f"{SET_UP} -e '.[test]' && .venv/bin/python -m pytest -n 2 --dist loadfile\n"
     assert f"\n<!-- tests -->\n```\n{second}```\n" in text
 
 

@@ -298,6 +298,20 @@ class TestAnotherRun:
         assert sorted(json.loads(store.get("manifest.json"))["files"]) == KEPT
         assert fetch(store, part).files == 1
 
+    def test_what_may_go_goes_though_the_folder_never_had_it(self, run: Path, store: Source) -> None:
+        Mirror(run, store).sync()
+        for key in ("checkpoints/0009/s000001.ckpt", "weights/0009-e0001.npz", "weights/0010-e0001.npz"):
+            store.put(key, b"left by a process that was killed before its manifest")
+        over = {"0009"}
+        mirror = Mirror(run, store, spare=lambda key: any(trial in key for trial in over))
+        mirror.sync()
+        left = [key for key in store.list() if "0009" in key or "0010" in key]
+        assert left == ["weights/0010-e0001.npz"]
+        over.add("0010")
+        mirror.sync()
+        assert "weights/0010-e0001.npz" not in store.list()
+        assert fetch(store, run.with_name("again")).missing == ()
+
     def test_an_empty_folder_empties_nothing(self, run: Path, store: Source, tmp_path: Path) -> None:
         Mirror(run, store).sync()
         ended(StateError, Mirror(tmp_path / "empty", store).sync)

@@ -230,7 +230,8 @@ def test_a_run_lands_there_whole_and_no_secret_with_it(
     # what was said once holds for those who name the folder only
     fault_proxy.clear()
     monkeypatch.chdir(tmp_path)
-    assert command(capsys, "sync", "runs/run") == (0, f"{bucket.run} has everything already\n")
+    told = f"Note: {bucket.run} is asked for at {fault_proxy.url}, as the run was begun with.\n"
+    assert command(capsys, "sync", "runs/run") == (0, f"{told}{bucket.run} has everything already\n")
     code, said = command(capsys, "resume", "runs/run", "--local", "--seed", "5")
     assert (code, "seed: 0 -> 5" in said) == (7, True)
     puts = [asked for asked in fault_proxy.asked if is_put(asked)]

@@ -54,6 +54,8 @@ class Mirror:
         fence: that of the lease under which this process writes; kept in the manifest.
         guard: called before anything is sent, and again before the manifest is. Raises RunBusyError when the lease is
             lost: then nothing is sent any more, ever.
+        spare: whether a file of :data:`NAMED` that the folder never had may go; None: none may. An earlier process may
+            have been killed, or cut off, after it had removed it here and before it did there.
     """
 
     def __init__(
@@ -64,12 +66,15 @@ class Mirror:
         *,
         fence: int = 0,
         guard: Callable[[], None] | None = None,
+        spare: Callable[[str], bool] | None = None,
     ) -> None:
         self._folder = folder
         self._store = store
         self._every = every
         self._fence = fence
         self._guard = guard or (lambda: None)
+        self._spare = spare
+        self._unseen: set[str] = set()  # what was there before this mirror, of which some may go
         self._local = Readings(folder)
         self._there: dict[str, FileFacts] = {}  # what the store holds, as far as this mirror and the manifest know
         self._had: set[str] = set()  # what was seen in the folder
@@ -191,8 +196,9 @@ class Mirror:
                     sent += self._put(key, reading)
                     files[key] = reading.facts
             if JOURNAL in files and not [key for key in LAST if key in self._had and key not in files]:
-                files |= {key: facts for key, facts in self._there.items() if key not in self._had}
-                self._conclude(Manifest(fence=self._fence, files=dict(sorted(files.items()))), pool)
+                gone = {key for key in self._unseen - self._had if self._spare is not None and self._spare(key)}
+                files |= {key: facts for key, facts in self._there.items() if key not in self._had | gone}
+                self._conclude(Manifest(fence=self._fence, files=dict(sorted(files.items()))), gone, pool)
         if faults:
             raise faults[0]
         return sent
@@ -207,6 +213,8 @@ class Mirror:
                 say = f"holds another run, or more of this one than {self._folder}; nothing was sent"
                 raise StateError(f"{self._store.url}: {say}; give another --name, or resume it from there")
             self._there = dict(manifest.files)
+        if self._spare is not None:
+            self._unseen = {key for prefix in NAMED for key in self._store.list(prefix)}
         self._manifest, self._asked = manifest, True
 
     def _unchanged(self, key: str) -> FileFacts | None:
@@ -231,17 +239,18 @@ class Mirror:
             self._bytes += reading.facts.size
         return True
 
-    def _conclude(self, manifest: Manifest, pool: ThreadPoolExecutor) -> None:
+    def _conclude(self, manifest: Manifest, gone: set[str], pool: ThreadPoolExecutor) -> None:
         """Put the manifest if it is another one, then remove what it does not name any more."""
         if manifest != self._manifest:
             self._guard()
             self._store.put(MANIFEST, manifest.model_dump_json(indent=1).encode())
             self._manifest = manifest
-        _all(pool, self._remove, sorted(self._there.keys() - manifest.files.keys()))
+        _all(pool, self._remove, sorted((self._there.keys() | gone) - manifest.files.keys()))
 
     def _remove(self, key: str) -> None:
         self._store.delete(key)
-        del self._there[key]
+        self._there.pop(key, None)
+        self._unseen.discard(key)
 
 
 def _all(pool: ThreadPoolExecutor, act: Callable[[str], T], keys: Iterable[str]) -> list[T]:

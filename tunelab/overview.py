@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from tunelab import journal
+from tunelab.archive import LEASE
 from tunelab.errors import StateError, StorageError
 from tunelab.progress import clock
 from tunelab.ranking import Leaderboard
 from tunelab.storage import Store
 
 JOURNAL = "journal.jsonl"
-LEASES = ("lease.json", ".lease.json")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,11 +117,9 @@ def _told(url: str, records: list[journal.Record], board: Leaderboard, owner: st
 
 def _owner(store: Store) -> str:
     """Who the lease tells of; nothing where it cannot be read, since it only informs."""
-    for key in LEASES:
-        try:
-            told = json.loads(store.get(key))
-            owner = told["owner"]
-            return "" if told.get("released") else f"process {int(owner['pid'])} on {str(owner['host'])[:80]!s}"
-        except (StorageError, ValueError, KeyError, TypeError):
-            continue
-    return ""
+    try:
+        told = json.loads(store.get(LEASE))
+        owner = told["owner"]
+        return "" if told.get("released") else f"process {int(owner['pid'])} on {str(owner['host'])[:80]}"
+    except (StorageError, ValueError, KeyError, TypeError):
+        return ""

@@ -31,6 +31,7 @@ from tunelab.search import conclude, place_of
 from tunelab.space import Space, explain, load_space, shipped
 from tunelab.tuning.hold import JOURNAL, Hold, old_run
 from tunelab.tuning.plan import FORMAT, Options, Plan, SearchResult
+from tunelab.tuning.retention import Retention
 from tunelab.tuning.run import run_search
 from tunelab.yamlfile import load_written
 
@@ -137,7 +138,8 @@ def sync(run: Path, s3: S3Options | None = None) -> tuple[str, int]:
     if not told.storage:
         raise UsageError(f"{folder}: was begun without a bucket, so there is none to send it to; copy the folder")
     with old_run(folder, told.storage, _asked_how(told, s3, progress_console())) as hold:
-        mirror = hold.mirror(told.sync_every)
+        retention = Retention(folder, Leaderboard(hold.journal.records), told.keep)
+        mirror = hold.mirror(told.sync_every, retention.spare)
         return told.storage, mirror.sync() if mirror is not None else 0
 
 

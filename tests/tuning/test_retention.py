@@ -77,6 +77,18 @@ def test_names_that_begin_alike_are_not_mixed_up(bench: Bench) -> None:
     assert bench.files() == {"weights/0002-e0002.npz", "weights/00010-e0001.npz", "checkpoints/00010/s000001.ckpt"}
 
 
+def test_what_a_copy_elsewhere_has_no_use_for(bench: Bench) -> None:
+    retention = listen(bench, keep=1)
+    bench.trial("0001", 0.2)
+    bench.trial("0002", 0.9)
+    bench.trial("0003", 0.5, "interrupted")
+    spare = ["checkpoints/0001/s000002.ckpt", "weights/0001-e0002.npz", "checkpoints/0002/s000001.ckpt"]
+    kept = ["weights/0002-e0002.npz", "checkpoints/0003/s000002.ckpt", "weights/0003-e0001.npz", "run.yaml"]
+    assert all(map(retention.spare, spare))
+    assert retention.spare("weights/0002-e0001.npz"), "an epoch that is not the chosen one any more"
+    assert not any(map(retention.spare, [*kept, "weights/0099-e0001.npz", "weights/0001.txt", "tensorboard/0001-x"]))
+
+
 def test_what_an_earlier_process_was_killed_before_it_removed_goes_at_the_start(bench: Bench) -> None:
     for number in range(1, 5):
         bench.trial(f"{number:04d}", number / 10)

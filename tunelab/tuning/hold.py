@@ -6,7 +6,7 @@ a folder hold of the same run is compared here too, so that no record of either 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,13 +42,18 @@ class Hold:
         """The number of this ownership; a later one has a higher number."""
         return self.journal.lease.fence
 
-    def mirror(self, every: float) -> Mirror | None:
-        """What copies the folder to the bucket; None where there is none."""
+    def mirror(self, every: float, spare: Callable[[str], bool]) -> Mirror | None:
+        """What copies the folder to the bucket; None where there is none.
+
+        Args:
+            every: seconds.
+            spare: see :class:`~tunelab.mirror.Mirror`.
+        """
         if self.store is None:
             return None
         if self.lease is None:
-            return Mirror(self.folder, self.store, every)
-        return Mirror(self.folder, self.store, every, fence=self.lease.fence, guard=self.lease.check)
+            return Mirror(self.folder, self.store, every, spare=spare)
+        return Mirror(self.folder, self.store, every, fence=self.lease.fence, guard=self.lease.check, spare=spare)
 
 
 @contextmanager

@@ -51,9 +51,10 @@ def kept(hold: Hold, mirror: Mirror | None, every: float, recorder: Recorder, co
         plain(console, f"Warning: {hold.lease.warning}")
 
     def work() -> None:
-        said, due = "", 0.0
-        while not over.wait(every):
+        said, due, next_look = "", 0.0, time.monotonic() + every
+        while not over.wait(max(next_look - time.monotonic(), 0.0)):
             began = time.monotonic()
+            next_look = began + every
             if began >= due:
                 try:
                     write_report(hold.folder)

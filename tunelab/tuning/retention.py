@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from pathlib import Path
 
 from tunelab.ranking import Leaderboard, Trial
 from tunelab.storage import FolderStore
 from tunelab.trial import ahead, left_over
 
+_OF_A_TRIAL = re.compile(r"(checkpoints|weights)/(?P<trial>[0-9]+)[-/]")
 CHECKPOINTS, WEIGHTS = "checkpoints/", "weights/"
 
 
@@ -70,13 +72,29 @@ class Retention:
         say = f"{len(gone)} checkpoints are of epochs that the journal does not know, and are not gone on from"
         return [f"{say}: {', '.join(gone[:5])}."] if gone else []
 
+    def spare(self, key: str) -> bool:
+        """Whether a file of a trial, in the folder or in its copy, is one that is not kept.
+
+        Args:
+            key: below the run.
+        """
+        found = _OF_A_TRIAL.match(key)
+        trial = self._board.trials.get(found["trial"]) if found else None
+        if trial is None or trial.unfinished:
+            return False
+        return bool(left_over([key], trial.trial, self._files(trial, kept=trial.trial in self._best())))
+
+    @staticmethod
+    def _files(trial: Trial, *, kept: bool) -> list[str]:
+        return [stored.file for stored in trial.stored()] if kept else []
+
     def _best(self) -> set[str]:
         over = [trial.trial for trial in self._board.ranked() if not trial.unfinished]
         return set(over[: self._keep])
 
     def _drop(self, trial: Trial, *, kept: bool) -> None:
         keys = [*self._store.list(f"{CHECKPOINTS}{trial.trial}/"), *self._store.list(f"{WEIGHTS}{trial.trial}")]
-        for key in left_over(keys, trial.trial, [stored.file for stored in trial.stored()] if kept else []):
+        for key in left_over(keys, trial.trial, self._files(trial, kept=kept)):
             self._store.delete(key)
         with contextlib.suppress(OSError):  # another process put something there, or it was never made
             (self._folder / CHECKPOINTS / trial.trial).rmdir()

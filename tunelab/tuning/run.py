@@ -170,7 +170,7 @@ def _search(search: _Search, hold: Hold) -> Mapping[str, Any]:
         plain(search.console, f"Note: {note}")
     recorder.listeners += [lambda kind, trial: _LOG[kind](logs, trial), retention.told]
     final = any(record["kind"] == "final" for record in recorder.records)
-    mirror = hold.mirror(plan.options.sync_every)
+    mirror = hold.mirror(plan.options.sync_every, retention.spare)
     with caught_signals():
         with kept(hold, mirror, plan.options.sync_every, recorder, search.console) as kept_for:
             with Reporter(board, goal, search.console) as reporter:
