@@ -56,6 +56,7 @@ FLOORS = {  # module or room -> floor; a room is a folder, all of whose modules 
     "report": 4,
     "overview": 4,
     "planning": 5,
+    "difference": 5,
     "resume": 5,
     "run_commands": 5,
     "search": 5,

@@ -546,7 +546,7 @@ class TestUrl:
         assert message == ("storage: credentials do not belong in a URL; write s3://bucket/prefix and set AWS_PROFILE")
 
 
-def test_folders_of_names_that_no_key_can_begin_with_are_left_out(store: Store, tmp_path: Path) -> None:
+def test_folders_of_names_that_no_key_can_begin_with_are_left_out(store: Source, tmp_path: Path) -> None:
     assert isinstance(store, FolderStore | S3Store)
     store.put("good/a", b"x")
     if isinstance(store, FolderStore):
