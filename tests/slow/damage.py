@@ -44,7 +44,7 @@ def run_in_turns(plan: Plan, hold: Hold, console: Console) -> SearchResult:
     for note in retention.clean():
         console.print(note, soft_wrap=True)
     recorder.listeners.append(retention.told)
-    mirror = hold.mirror(plan.options.sync_every)
+    mirror = hold.mirror(plan.options.sync_every, retention.spare)
     if not any(record["kind"] == "final" for record in recorder.records):
         _go_on(search)
         best = recorder.board.best
@@ -82,7 +82,7 @@ def _steps(search: Any, config: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     while True:
         result = underway.step()
         metrics = {f"metrics/{name}": value for name, value in result.pop("metrics").items()}
-        yield {**result, **metrics, "lost": "", "node": ""}  # as Ray hands it on
+        yield {**result, **metrics, "lost": ""}  # as Ray hands it on
 
 
 def _judge(search: Any, best: Trial) -> None:

@@ -264,18 +264,16 @@ def _tune(search: _Search, trials: int, seconds: float | None) -> None:
             ),
         )
         tuner.fit()
-        if search.recorder.fault is not None:
-            raise search.recorder.fault
     except Exception as error:
         if search.recorder.fault is not None:
             raise search.recorder.fault from error
         if isinstance(error, OSError) and error.errno in _FULL:
-            raise StorageError(f"{plan.folder}: {error.strerror}; free space and run: {_resume(plan)}") from error
+            raise StorageError(
+                f"{plan.folder}: {error.strerror}; free space and run: tunelab resume {plan.folder}"
+            ) from error
         raise
-
-
-def _resume(plan: Plan) -> str:
-    return f"tunelab resume {plan.folder}"
+    if search.recorder.fault is not None:  # the run was taken over, and Ray ended before a result could say so
+        raise search.recorder.fault
 
 
 def _causes(trials: Iterable[Trial], plan: Plan) -> str:
