@@ -47,6 +47,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--minutes", type=float, default=None, help="begin no round after so many, in all")
 
 
+@pytest.fixture(autouse=True)
+def _framework_of_a_trial(request: pytest.FixtureRequest) -> None:
+    """Tests of models run as trials do: one thread, every operation repeatable."""
+    if request.node.get_closest_marker("tf"):
+        from tunelab.backend import configure
+
+        configure(1, 0)
+
+
 @pytest.fixture(scope="session")
 def small_data() -> Dataset:
     """24 scans of 12 to 20 traces x 64 samples."""

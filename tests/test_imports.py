@@ -44,6 +44,7 @@ FLOORS = {  # module or room -> floor; a room is a folder, all of whose modules 
     "progress": 3,
     "measures": 3,
     "pooling": 3,
+    "compiled": 3,
     "training": 3,
     "crossfit": 3,
     "task": 3,
@@ -67,7 +68,9 @@ FLOORS = {  # module or room -> floor; a room is a folder, all of whose modules 
 }
 ACROSS = {
     ("tuning", "report"),
+    ("models", "backend"),
     ("training", "measures"),
+    ("training", "compiled"),
     ("crossfit", "training"),
     ("crossfit", "measures"),
     ("crossfit", "pooling"),

@@ -20,13 +20,14 @@ from numpy.typing import NDArray
 
 from tunelab import metrics
 from tunelab.checkpoint import Arrays, digest, pack, unpack
+from tunelab.compiled import answer, compiled_for, train
 from tunelab.data.batches import Batches, Feed
 from tunelab.data.dataset import Dataset, Part
 from tunelab.data.order import Scans, reading_batches, training_batches
 from tunelab.data.statistics import of_part
 from tunelab.errors import StateError
 from tunelab.measures import cross_entropy, decided, judge
-from tunelab.models import build_model
+from tunelab.models.layers import wants_moments
 from tunelab.outcome import Outcome
 
 __all__ = [
@@ -65,14 +66,8 @@ class Training:
         self.train, self.tune, self.validation = (data.part(split) for split in ("train", "tune", "validation"))
         self.shards = tuple(int(shard) for shard in np.unique(self.train.shards))
         statistics = None if params["normalisation"] == "none" else of_part(self.train)
-        self.model = build_model(params, data.n_samples, statistics)
-        self.model.compile(
-            optimizer=keras.optimizers.Adam(params["learning_rate"]),
-            loss=keras.losses.SparseCategoricalCrossentropy(reduction="mean_with_sample_weight"),
-            # XLA on a CPU compiles for longer than these models train
-            jit_compile=False if keras.backend.backend() == "tensorflow" else "auto",
-        )
-        self.feed = Feed(data.n_samples)
+        self.model = compiled_for(self, params, data.n_samples, statistics)
+        self.feed = Feed()
         self.epoch = 0
         self.seconds = 0.0
         self.best_epoch = 0
@@ -104,10 +99,9 @@ class Training:
         fed = self.feed.of(Batches(part, groups, longest=self.longest))
         for scans, (inputs, _, _) in zip(groups, fed, strict=True):
             # predict() would make one array of all answers, and they differ in length
-            answers = np.asarray(self.model.predict_on_batch(inputs))[..., 1]
-            for scan, answer in zip(scans, answers, strict=True):
+            for scan, shares in zip(scans, answer(self.model, inputs), strict=True):
                 start, length = part.starts[scan], part.lengths[scan]
-                scores[start : start + length] = answer[:length]
+                scores[start : start + length] = shares[:length]
         return scores
 
     def save(self) -> tuple[dict[str, Arrays], dict[str, Any]]:
@@ -182,10 +176,20 @@ class Training:
             longest=self.longest,
             seed=(self.schedule.seed, *number),
         )
-        batches = Batches(self.train, groups, longest=self.longest, class_weight=self.params["class_weight"])
-        stop = keras.callbacks.TerminateOnNaN(raise_error=False)
-        history = self.model.fit(self.feed.of(batches), epochs=1, shuffle=False, verbose=0, callbacks=[stop])
-        return float(history.history.get("loss", [math.nan])[-1])
+        batches = Batches(
+            self.train,
+            groups,
+            longest=self.longest,
+            class_weight=self.params["class_weight"],
+            moments=wants_moments(self.model),
+        )
+        total = 0.0
+        for batch in self.feed.of(batches):
+            loss = train(self.model, batch)
+            if not math.isfinite(loss):
+                return loss
+            total += loss * len(batch[1])
+        return total / len(scans) if len(scans) else math.nan
 
     def _ended(self, incremental: bool) -> str:
         if incremental and self.epoch >= len(self.shards):

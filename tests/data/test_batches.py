@@ -1,11 +1,10 @@
-"""Batches as Keras takes them: padding, weights, lengths that differ, one trace of a step, and nothing leaks between
-the scans of a batch."""
+"""Batches as models take them: padding, weights, lengths that differ, memory that is used again, and nothing leaks
+between the scans of a batch."""
 
 from __future__ import annotations
 
-import gc
-import weakref
-from collections.abc import Iterator
+import queue
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from tunelab.data import batches as data_batches
 from tunelab.data.batches import Batches, Feed
 from tunelab.data.dataset import Dataset, Part, make_dataset
 from tunelab.models import FAMILIES, build_model, normalise
+from tunelab.models.layers import wants_moments, whole
 
 pytestmark = pytest.mark.tf
 
@@ -60,34 +61,6 @@ def compiled(model: keras.Model) -> keras.Model:
     return model
 
 
-class Traced(keras.layers.Layer):  # type: ignore[misc]
-    """Counts how often Python goes through it: once for each trace of a step."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.times = 0
-        self.shapes: list[tuple[int | None, ...]] = []
-
-    def call(self, x: Any) -> Any:
-        self.times += 1
-        self.shapes.append(tuple(x.shape))
-        return x
-
-
-def counting() -> tuple[keras.Model, Traced]:
-    """A model of the usual inputs that counts its traces."""
-    inputs = {
-        "traces": keras.Input((None, SAMPLES), name="traces"),
-        "lengths": keras.Input((), dtype="int32", name="lengths"),
-    }
-    layer = Traced()
-    answer = keras.layers.Dense(2, activation="softmax")(layer(inputs["traces"]))
-    model = compiled(keras.Model(inputs, answer))
-    layer.times = 0
-    layer.shapes.clear()
-    return model, layer
-
-
 def groups(*numbers: list[int]) -> list[NDArray[np.intp]]:
     return [np.array(some) for some in numbers]
 
@@ -123,79 +96,83 @@ def test_a_batch_is_as_long_as_its_longest_scan_rounded_up() -> None:
     assert [batches[i][0]["traces"].shape[1] for i in range(4)] == [44, 32, 99, 99]
 
 
-@pytest.mark.parametrize(
-    "order",
-    [[[0, 1], [2, 3], [4, 5], [6]], [[4, 5], [0, 1], [6], [2, 3]], [[6], [0, 4]], [[0], [1]]],
-    ids=["agree-then-differ", "differ", "short-first", "all-agree"],
-)
-def test_a_step_is_traced_once_whatever_the_lengths(order: list[list[int]]) -> None:
-    """Also over several epochs, each of which Keras sees as a data set of its own."""
-    part = of_lengths(9, 9, 9, 9, 4, 3, 7)
-    model, layer = counting()
-    feed = Feed(SAMPLES)
-    for some in (order, order[::-1], [[2, 3], [0, 1], [5]]):
-        history = model.fit(feed.of(Batches(part, groups(*some), longest=9)), shuffle=False, verbose=0)
-        assert np.isfinite(history.history["loss"][0])
-    if keras.backend.backend() == "tensorflow":
-        assert layer.shapes == [(None, None, SAMPLES)]
-
-
-def test_keras_alone_would_not_take_them() -> None:
-    """Why there is a feed: the day this fails, it may go."""
-    if keras.backend.backend() != "tensorflow":
-        pytest.skip("a fault of the TensorFlow backend")
-    part = of_lengths(9, 9, 9, 9, 4, 3, 7)
-    model, _ = counting()
-    with pytest.raises(Exception, match="was expected"):
-        model.fit(Batches(part, groups([0, 1], [2, 3], [4, 5]), longest=9), shuffle=False, verbose=0)
-
-
-def test_the_feed_gives_every_batch_in_order() -> None:
+@pytest.mark.parametrize("ahead", [0, 2**40])
+def test_the_feed_gives_every_batch_in_order(ahead: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether they are read ahead, in memory that is used again, or not."""
+    monkeypatch.setattr(data_batches, "AHEAD_BYTES", ahead)
     part = of_lengths(9, 9, 9, 4, 3, 7)
-    batches = Batches(part, groups([0, 1], [5, 2], [4, 3]), longest=9, class_weight=3.0)
-    feed = Feed(SAMPLES)
-    for epoch in range(2):
-        fed = list(feed.of(batches))
-        assert len(fed) == len(batches), epoch
-        for i, (inputs, labels, weights) in enumerate(fed):
-            np.testing.assert_array_equal(np.asarray(inputs["traces"]), batches[i][0]["traces"])
-            np.testing.assert_array_equal(np.asarray(inputs["lengths"]), batches[i][0]["lengths"])
-            np.testing.assert_array_equal(np.asarray(labels), batches[i][1])
-            np.testing.assert_array_equal(np.asarray(weights), batches[i][2])
+    batches = Batches(part, groups([0, 1], [5, 2], [4, 3], [1]), longest=9, class_weight=3.0, moments=True)
+    feed = Feed()
+    for _ in range(3):
+        seen = 0
+        for i, (inputs, labels, weights) in enumerate(feed.of(batches)):
+            expected, own_labels, own_weights = batches[i]
+            assert set(inputs) == set(expected) == {"traces", "lengths", "moments"}
+            for name, value in expected.items():
+                np.testing.assert_array_equal(np.asarray(inputs[name]), value)
+            np.testing.assert_array_equal(np.asarray(labels), own_labels)
+            np.testing.assert_array_equal(np.asarray(weights), own_weights)
+            seen += 1
+        assert seen == 4
+    assert list(feed.of(Batches(part, [], longest=9))) == []
 
 
-def test_a_feed_gives_each_batches_its_own() -> None:
-    """Also one that is still read when the next has been asked for."""
+def test_memory_is_used_again_and_only_when_a_batch_is_done_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data_batches, "AHEAD_BYTES", 0)
+    monkeypatch.setattr(data_batches, "_handed", lambda batch: batch)
     part = of_lengths(9, 8, 7, 4, 3, 6)
-    feed = Feed(SAMPLES)
+    read: queue.SimpleQueue[int] = queue.SimpleQueue()
 
-    def lengths(fed: Any) -> list[list[int]]:
-        return [np.asarray(inputs["lengths"]).tolist() for inputs, _, _ in fed]
+    class Watched(Batches):
+        def read(self, index: int, take: data_batches.Take) -> data_batches.Batch:
+            batch = super().read(index, take)
+            read.put(index)
+            return batch
 
-    first = iter(feed.of(Batches(part, groups([0, 1], [2], [3]), longest=9)))
-    assert lengths([next(first)]) == [[9, 8]]
-    assert lengths(feed.of(Batches(part, groups([4], [5]), longest=9))) == [[3], [6]]
-    assert lengths(feed.of(Batches(part, [], longest=9))) == []
-    assert lengths(first) == [[7], [4]]
-
-
-def test_batches_that_were_fed_are_let_go() -> None:
-    part = of_lengths(9, 8, 7, 4)
-    model, _ = counting()
-    feed = Feed(SAMPLES)
-    given = []
-    for some in ([[0, 1], [2, 3]], [[2], [3, 0]], [[1, 2, 3]], [[0], [1], [2]]):
-        batches = Batches(part, groups(*some), longest=9)
-        given.append(weakref.ref(batches))
-        model.fit(feed.of(batches), shuffle=False, verbose=0)
-        assert len(list(feed.of(batches))) == len(some)
-    del batches
-    gc.collect()
-    assert [one() is None for one in given] == [True, True, True, keras.backend.backend() != "tensorflow"]
+    feed = Feed()
+    places = []
+    for _ in range(2):
+        for index, (inputs, _, _) in enumerate(feed.of(Watched(part, groups([0], [1], [2], [3], [4]), longest=9))):
+            assert index > 0 or read.get(timeout=60) == 0
+            assert index == 4 or read.get(timeout=60) == index + 1  # while this one is in hand
+            traces = inputs["traces"]
+            places.append(traces.ctypes.data)
+            np.testing.assert_array_equal(traces[0, : part.lengths[index]], part.read(index))
+            assert not traces[0, part.lengths[index] :].any()
+    assert len(set(places)) == 2
+    assert all(place % 64 == 0 for place in places)
 
 
-def test_samples_on_disk_are_read_a_batch_at_a_time(tmp_path: Path) -> None:
+def test_a_feed_that_is_left_early_reads_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a training does whose loss is no number."""
+    monkeypatch.setattr(data_batches, "AHEAD_BYTES", 0)
+    before = threading.active_count()
+    fed = Feed().of(Batches(of_lengths(9, 8, 7, 4), groups([0], [1], [2], [3]), longest=9))
+    next(fed)
+    fed.close()  # type: ignore[attr-defined]
+    assert threading.active_count() == before
+
+
+def test_a_fault_in_reading_is_the_consumers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data_batches, "AHEAD_BYTES", 0)
+    part = of_lengths(9, 8, 7)
+    fed = Feed().of(Batches(part, groups([0], [5]), longest=9))
+    with pytest.raises(IndexError):
+        list(fed)
+
+
+def test_moments_come_with_the_scans_of_the_batch() -> None:
+    part = of_lengths(9, 4, 7)
+    inputs, _, _ = Batches(part, groups([2, 0]), longest=9, moments=True)[0]
+    assert inputs["moments"].shape == (2, 2, SAMPLES)
+    np.testing.assert_allclose(inputs["moments"][0, 0], part.read(2).mean(0), atol=1e-6)
+    np.testing.assert_allclose(inputs["moments"][1, 1], part.read(0).std(0), atol=1e-6)
+    assert "moments" not in Batches(part, groups([2, 0]), longest=9)[0][0]
+
+
+def test_samples_on_disk_are_read_a_batch_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And no more than one batch ahead of the one in hand."""
+    monkeypatch.setattr(data_batches, "AHEAD_BYTES", 0)
     lengths = np.array([4, 3, 5, 2, 4, 4])
     starts = np.cumsum(lengths) - lengths
     stored = np.memmap(tmp_path / "samples", np.float32, "w+", shape=(int(lengths.sum()), SAMPLES))
@@ -211,7 +188,7 @@ def test_samples_on_disk_are_read_a_batch_at_a_time(tmp_path: Path) -> None:
             seen.append(scan)
             return memory[starts[scan] : starts[scan] + lengths[scan]]
 
-        def moments(self, scans: NDArray[np.intp]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        def moments(self, scans: NDArray[np.intp]) -> NDArray[np.float32]:
             raise AssertionError
 
     part = Part(
@@ -225,10 +202,10 @@ def test_samples_on_disk_are_read_a_batch_at_a_time(tmp_path: Path) -> None:
     )
     batches = Batches(part, groups([0], [1], [2], [3], [4], [5]), longest=5)
     assert not seen
-    each: Iterator[Any] = iter(Feed(SAMPLES).of(batches))
+    each = Feed().of(batches)
     inputs, _, _ = next(each)
     np.testing.assert_array_equal(np.asarray(inputs["traces"])[0], stored[:4])
-    assert len(seen) <= 3  # the one in hand, one kept ready, one being read
+    assert len(seen) <= 2  # the one in hand, and the next
     assert len(list(each)) == 5
     assert seen == [0, 1, 2, 3, 4, 5]
 
@@ -238,13 +215,13 @@ def test_an_answer_does_not_depend_on_the_batch(family: str) -> None:
     part = of_lengths(7, 7, 12, 20, 3, 1)
     model = small(family)
     # statistics that are not those of a model never trained
-    compiled(model).fit(
-        Feed(SAMPLES).of(Batches(part, groups([0, 3], [5, 4, 2]), longest=20)), shuffle=False, verbose=0
-    )
+    compiled(model)
+    for batch in Batches(part, groups([0, 3], [5, 4, 2]), longest=20, moments=wants_moments(model)):
+        model.train_on_batch(*batch)
 
     def answer(*scans: int) -> NDArray[np.float32]:
         batch, _, _ = Batches(part, groups(list(scans)), longest=20)[0]
-        return np.asarray(model.predict_on_batch(batch))[scans.index(0), :7]
+        return np.asarray(model.predict_on_batch(whole(model, batch)))[scans.index(0), :7]
 
     alone = answer(0)
     for others in ((0, 1), (3, 0), (0, 3), (0, 4, 5), (5, 2, 4, 3, 0, 1), (1, 0, 3, 4, 2, 5)):
@@ -262,9 +239,8 @@ def test_padding_moves_no_weight(family: str) -> None:
         pad = ((0, 0), (0, further))
         traces = np.pad(inputs["traces"], (*pad, (0, 0)))
         traces[2, 5:] = 4 * further
-        model.train_on_batch(
-            {"traces": traces, "lengths": inputs["lengths"]}, np.pad(labels, pad), sample_weight=np.pad(weights, pad)
-        )
+        given = whole(model, {**inputs, "traces": traces})
+        model.train_on_batch(given, np.pad(labels, pad), sample_weight=np.pad(weights, pad))
         moved.append(model.get_weights())
     before = small(family).get_weights()
     changed = 0
@@ -286,7 +262,7 @@ def test_a_step_weighs_traces_not_scans(family: str) -> None:
     def gradients(*scans: int) -> list[NDArray[np.float32]]:
         start = model.get_weights()
         inputs, labels, weights = Batches(part, groups(list(scans)), longest=12)[0]
-        model.train_on_batch(inputs, labels, sample_weight=weights)
+        model.train_on_batch(whole(model, inputs), labels, sample_weight=weights)
         moved = [before - after for before, after in zip(start, model.get_weights(), strict=True)]
         model.set_weights(start)
         return moved

@@ -26,7 +26,7 @@ class NeverRead:
     def read(self, scan: int) -> NDArray[np.float32]:
         raise AssertionError(f"scan {scan} was read")
 
-    def moments(self, scans: NDArray[np.intp]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def moments(self, scans: NDArray[np.intp]) -> NDArray[np.float32]:
         raise AssertionError(f"scans {scans} were read")
 
 

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from small_models import SEED, SMALL, small
 
 from tunelab.errors import ModelError
-from tunelab.models import FAMILIES, build_model, normalise, outline, starts
-from tunelab.space import load_space, shipped
+from tunelab.models import FAMILIES, build_model, normalise, outline
+from tunelab.models.layers import whole
 
 pytestmark = pytest.mark.tf
 
@@ -34,34 +35,12 @@ SIZES = {
     "convrnn5": 353596,
     "convrnn6": 353596,
 }
-SEED = {start.name: params for start, params in starts(load_space(shipped("seed.yaml")))}
-
-SMALL: dict[str, dict[str, Any]] = {
-    "lstm": {"units": [6, 5], "dropout": 0.2, "l2": 0.01},
-    "simple_rnn": {"units": [6], "dropout": 0.2, "l2": 0.01},
-    "dense_rnn": {"dense": [7, 6], "units": [5], "dropout": 0.2, "l2": 0.01},
-    "conv_rnn": {
-        "convolutions": [
-            {"filters": 4, "kernel": 5, "stride": 2, "pool": {"size": 3, "stride": 2}, "batch_norm": "before_pool"},
-            {"filters": 3, "kernel": 3, "stride": 1, "batch_norm": "after_pool", "dropout": 0.1},
-        ],
-        "reduce": "flatten",
-        "batch_norm_before_dense": True,
-        "dense": {"units": 6, "activation": "relu"},
-        "units": [5],
-        "dropout": 0.2,
-        "l2": {"convolution": 0.01, "rest": 0.02},
-    },
-}
 
 
-def small(family: str, **changes: Any) -> dict[str, Any]:
-    return normalise({"family": family, **SMALL[family], **changes})
-
-
+@pytest.mark.parametrize("plain", [False, True])
 @pytest.mark.parametrize("name", SIZES)
-def test_the_sixteen_have_the_sizes_of_the_log(name: str) -> None:
-    assert build_model(SEED[name], 10057).count_params() == SIZES[name]
+def test_the_sixteen_have_the_sizes_of_the_log(name: str, plain: bool) -> None:
+    assert build_model({**SEED[name], "plain": plain}, 10057).count_params() == SIZES[name]
 
 
 def test_every_family_is_shown_here() -> None:
@@ -79,7 +58,8 @@ def test_the_sixteen_build_on_other_sample_counts_or_say_what_does_not_fit(name:
 
 
 def answers(model: Any, traces: np.ndarray, lengths: list[int]) -> np.ndarray:
-    return np.asarray(model({"traces": traces, "lengths": np.array(lengths, np.int32)}, training=False))
+    inputs = whole(model, {"traces": traces, "lengths": np.array(lengths, np.int32)})
+    return np.asarray(model(inputs, training=False))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -114,7 +94,7 @@ def test_padding_stays_out_of_the_statistics(family: str) -> None:
                 block["dropout"] = 0.0
             keras.utils.set_random_seed(0)
             model = build_model(params, 40)
-        model({"traces": given, "lengths": np.array([6, 6], np.int32)}, training=True)
+        model(whole(model, {"traces": given, "lengths": np.array([6, 6], np.int32)}), training=True)
         moved.append([np.asarray(v) for v in model.non_trainable_variables if "moving" in v.path])
     assert moved[0]
     assert any(np.abs(a).max() > 0 for a in moved[0])
@@ -131,14 +111,17 @@ def test_a_silent_trace_is_a_trace() -> None:
     assert np.abs(answers(model, traces, [4])[0, 2:] - without[0, 1:]).max() > 1e-6
 
 
+@pytest.mark.parametrize("plain", [False, True])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_l2_is_on_input_kernels_and_not_on_the_head(family: str) -> None:
-    model = build_model(small(family), 40)
+def test_l2_is_on_input_kernels_and_not_on_the_head(family: str, plain: bool) -> None:
+    from keras import layers as kl
+
+    model = build_model(small(family, plain=plain), 40)
     expected = 0.0
     for layer in model.layers:
-        if type(layer).__name__ in ("LSTM", "SimpleRNN", "Dense", "Conv1D") and layer.name != "answer":
+        if isinstance(layer, (kl.LSTM, kl.SimpleRNN, kl.Dense, kl.Conv1D)) and layer.name != "answer":
             kernel = layer.cell.kernel if hasattr(layer, "cell") else layer.kernel
-            factor = 0.01 if type(layer).__name__ == "Conv1D" or family != "conv_rnn" else 0.02
+            factor = 0.01 if isinstance(layer, kl.Conv1D) or family != "conv_rnn" else 0.02
             expected += factor * float(np.square(np.asarray(kernel)).sum())
     assert float(sum(model.losses)) == pytest.approx(expected, rel=1e-5)
 

@@ -11,6 +11,7 @@ import pytest
 
 from tunelab.errors import ModelError
 from tunelab.models import build_model, normalise
+from tunelab.models.layers import whole
 from tunelab.statistics import Statistics
 
 pytestmark = pytest.mark.tf
@@ -45,7 +46,8 @@ def statistics(traces: np.ndarray) -> Statistics:
 
 
 def answers(model: Any, traces: np.ndarray, lengths: list[int]) -> np.ndarray:
-    return np.asarray(model({"traces": traces, "lengths": np.array(lengths, np.int32)}, training=False))
+    inputs = whole(model, {"traces": traces, "lengths": np.array(lengths, np.int32)})
+    return np.asarray(model(inputs, training=False))
 
 
 def normalised(model: Any, traces: np.ndarray) -> np.ndarray:
@@ -79,7 +81,7 @@ def test_a_normalised_model_answers_as_the_plain_one_on_standardised_traces(fami
     assert model.output_shape == plain.output_shape
     plain.set_weights(model.get_weights())
     expected = answers(plain, standardised(traces, kind), [7, 7, 7])
-    np.testing.assert_allclose(answers(model, traces, [7, 7, 7]), expected, atol=1e-5)
+    np.testing.assert_allclose(answers(model, traces, [7, 7, 7]), expected, atol=5e-5)
     assert np.abs(answers(plain, traces, [7, 7, 7]) - expected).max() > 1e-3  # it does matter
 
 
@@ -88,8 +90,11 @@ def test_a_normalised_model_answers_as_the_plain_one_on_standardised_traces(fami
 def test_amplitudes_of_any_unit(kind: str, scale: float) -> None:
     """Keras alone would divide by no less than 1e-7."""
     traces = scans(scale)
-    params = normalise({"family": "simple_rnn", **PARAMS["simple_rnn"], "normalisation": kind})
+    params = normalise({"family": "simple_rnn", **PARAMS["simple_rnn"], "normalisation": kind, "plain": True})
     model = build_model(params, SAMPLES, statistics(traces))
+    fast = build_model({**params, "plain": False}, SAMPLES, statistics(traces))
+    fast.set_weights(model.get_weights())
+    np.testing.assert_allclose(answers(fast, traces, [7, 7, 7]), answers(model, traces, [7, 7, 7]), atol=5e-5)
     seen = normalised(model, traces)
     np.testing.assert_allclose(seen, standardised(traces, kind), atol=2e-5)
     if kind == "global":
@@ -99,16 +104,16 @@ def test_amplitudes_of_any_unit(kind: str, scale: float) -> None:
 
 def test_a_sample_that_was_silent_in_training_does_not_drown_the_rest() -> None:
     traces = scans()
-    model = build_model(
-        normalise({"family": "simple_rnn", **PARAMS["simple_rnn"], "normalisation": "per_sample"}),
-        SAMPLES,
-        statistics(traces),
-    )
+    params = normalise({"family": "simple_rnn", **PARAMS["simple_rnn"], "normalisation": "per_sample", "plain": True})
+    model = build_model(params, SAMPLES, statistics(traces))
     loud = traces.copy()
     loud[..., -1] += 40  # as loud there as the loudest sample
     seen = normalised(model, loud)
     assert np.abs(seen).max() < 40 / np.sqrt(1e-6 * 500)
     assert np.isfinite(answers(model, loud, [7, 7, 7])).all()
+    fast = build_model({**params, "plain": False}, SAMPLES, statistics(traces))
+    fast.set_weights(model.get_weights())
+    np.testing.assert_allclose(answers(fast, loud, [7, 7, 7]), answers(model, loud, [7, 7, 7]), atol=1e-4)
 
 
 @pytest.mark.parametrize("family", PARAMS)
@@ -116,7 +121,7 @@ def test_the_saved_model_is_whole(family: str, tmp_path: Path) -> None:
     import keras
 
     traces = scans()
-    params = normalise({"family": family, **PARAMS[family], "normalisation": "per_sample"})
+    params = normalise({"family": family, **PARAMS[family], "normalisation": "per_sample", "plain": True})
     model = build_model(params, SAMPLES, statistics(traces))
     model.save(tmp_path / "model.keras")
     again = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)
@@ -141,11 +146,8 @@ def test_it_trains_and_its_statistics_stay() -> None:
     import keras
 
     traces = scans()
-    model = build_model(
-        normalise({"family": "dense_rnn", **PARAMS["dense_rnn"], "normalisation": "per_sample"}),
-        SAMPLES,
-        statistics(traces),
-    )
+    params = normalise({"family": "dense_rnn", **PARAMS["dense_rnn"], "normalisation": "per_sample", "plain": True})
+    model = build_model(params, SAMPLES, statistics(traces))
     layer = model.get_layer("normalisation")
     before = [w.copy() for w in model.get_weights()]
     mean = np.asarray(layer.mean).copy()
@@ -187,6 +189,10 @@ def test_without_fitting_statistics_there_is_no_normalised_model() -> None:
 
 def test_statistics_are_left_aside_where_nothing_is_normalised() -> None:
     params = normalise({"family": "simple_rnn", **PARAMS["simple_rnn"]})
-    model = build_model(params, SAMPLES, statistics(scans()))
-    assert not [layer for layer in model.layers if layer.name == "normalisation"]
+    plain = build_model({**params, "plain": True}, SAMPLES, statistics(scans()))
+    assert not [layer for layer in plain.layers if layer.name == "normalisation"]
+    traces = scans()
+    with_them, without = (build_model(params, SAMPLES, some) for some in (statistics(traces), None))
+    without.set_weights(with_them.get_weights())
+    np.testing.assert_array_equal(answers(with_them, traces, [7, 7, 7]), answers(without, traces, [7, 7, 7]))
     assert build_model(params, 30, statistics(scans())).get_layer("traces").output.shape == (None, None, 30)

@@ -222,7 +222,8 @@ def test_a_family_of_ones_own_takes_the_common_params_and_whatever_else(module):
     assert full["width"] == [1, 2]
     assert full["learning_rate"] == 0.001
     family = find_family(name)
-    params, samples = family.build(family.params.model_validate(full), 64)
+    assert family.build is None
+    params, samples = family.plain(family.params.model_validate(full), 64)
     assert samples == 64
     assert params["width"] == [1, 2]
     assert outline(full) == "wide"

@@ -1,11 +1,12 @@
-"""Scans in batches, as Keras takes them. The only file of this room that imports Keras.
+"""Scans in batches, as models take them, and their way to the framework. The only file of this room that knows Keras.
 
 Which scans share a batch is decided in :mod:`tunelab.data.order`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import keras
@@ -15,27 +16,35 @@ from numpy.typing import NDArray
 from tunelab.data.dataset import Part
 from tunelab.data.order import Scans, padded_lengths
 
-Batch = tuple[dict[str, NDArray[Any]], NDArray[np.int32], NDArray[np.float32]]
+Batch = tuple[dict[str, Any], NDArray[np.int32], NDArray[np.float32]]
+Take = Callable[[tuple[int, ...]], NDArray[np.float32]]
+"""Gives an array of a shape, whatever is in it."""
 
-AHEAD = 1
-"""Batches kept ready while another one is trained on.
-
-Reading memory-mapped scans and padding them takes 2 % of an epoch when they are in the page cache and 7 % when they
-are not (300 scans of 5,000 samples, one recurrent layer, two cores). None, one or two batches ahead, or two reading
-threads of Keras, came out the same within 3 %; so one, which covers a wait for the disk, and no threads, which take
-cores from other trials and memory for a queue.
-"""
+AHEAD_BYTES = 2**22
+"""Size of a batch above which the next one is read while one is trained on: copying it then takes longer than handing
+it from thread to thread, and a wait for the disk is hidden."""
+_ALIGNMENT = 64
+"""Bytes at which TensorFlow and JAX want an array to start, or they copy it."""
 
 
-class Batches(keras.utils.PyDataset):  # type: ignore[misc]
+class Batches(Sequence[Batch]):
     """The scans of a part in given batches, each zero-padded at the end to its own length.
 
     A batch is ``({"traces": (scan, trace, sample), "lengths": (scan,)}, labels (scan, trace), weights (scan,
     trace))``; a weight is 0 on padding, ``class_weight`` on a positive trace and 1 on a negative one. Its length is
-    that of its longest scan by :func:`~tunelab.data.order.padded_lengths`.
+    that of its longest scan by :func:`~tunelab.data.order.padded_lengths`. Where they are asked for, the moments of
+    the scans come with the traces: ``"moments"``, shape (scan, 2, sample).
     """
 
-    def __init__(self, part: Part, batches: Sequence[Scans], *, longest: int, class_weight: float = 1.0) -> None:
+    def __init__(
+        self,
+        part: Part,
+        batches: Sequence[Scans],
+        *,
+        longest: int,
+        class_weight: float = 1.0,
+        moments: bool = False,
+    ) -> None:
         """Nothing is read yet.
 
         Args:
@@ -43,85 +52,112 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]
             batches: the scans of each batch.
             longest: traces of the longest scan of the data set.
             class_weight: of a positive trace.
+            moments: whether they are asked for.
         """
-        super().__init__()
         self.part = part
         self.batches = batches
         self.longest = longest
         self.class_weight = class_weight
+        self.moments = moments
 
     def __len__(self) -> int:
         """Number of batches."""
         return len(self.batches)
 
-    def __getitem__(self, index: int) -> Batch:
-        """One batch."""
+    def __getitem__(self, index: Any) -> Any:
+        """One batch, in arrays of its own."""
+        return self.read(index, lambda shape: np.empty(shape, np.float32))
+
+    def shape(self, index: int) -> tuple[int, int, int]:
+        """Of a batch's traces, (scan, trace, sample)."""
+        lengths = self.part.lengths[self.batches[index]]
+        return len(lengths), int(padded_lengths(lengths, self.longest).max()), self.part.samples.n_samples
+
+    def read(self, index: int, take: Take) -> Batch:
+        """One batch, its traces in what ``take`` gives; see :class:`Batches`."""
         chosen = self.batches[index]
         lengths = self.part.lengths[chosen]
-        long = int(padded_lengths(lengths, self.longest).max())
-        traces = np.zeros((len(chosen), long, self.part.samples.n_samples), np.float32)
-        labels = np.zeros(traces.shape[:2], np.int32)
-        weights = np.zeros(traces.shape[:2], np.float32)
+        traces = take(self.shape(index))
         for row, (scan, length) in enumerate(zip(chosen, lengths, strict=True)):
             traces[row, :length] = self.part.read(int(scan))
+            traces[row, length:] = 0
+        return self.with_traces(index, traces)
+
+    def with_traces(self, index: int, traces: Any) -> Batch:
+        """One batch but for its traces, which are these."""
+        chosen = self.batches[index]
+        lengths = self.part.lengths[chosen]
+        labels = np.zeros(self.shape(index)[:2], np.int32)
+        weights = np.zeros(labels.shape, np.float32)
+        for row, (scan, length) in enumerate(zip(chosen, lengths, strict=True)):
             labels[row, :length] = own = self.part.labels_of(int(scan))
             weights[row, :length] = np.where(own == 1, self.class_weight, 1.0)
-        return {"traces": traces, "lengths": lengths.astype(np.int32)}, labels, weights
+        inputs = {"traces": traces, "lengths": lengths.astype(np.int32)}
+        if self.moments:
+            inputs["moments"] = self.part.samples.moments(self.part.positions[chosen])
+        return inputs, labels, weights
 
 
 class Feed:
     """Hands batches to Keras, one :class:`Batches` after another; make one for a training and keep it.
 
-    Under TensorFlow it hands out a tf.data.Dataset. Keras would make one by itself, but it takes the shapes from the
-    first two batches: if these agree, it promises that length of all of them and fails at the first that differs; and
-    as the promise is part of the type, every other one would trace the training step anew. Here the lengths are left
-    open, so a step is traced once.
-
-    TensorFlow keeps the generator that it reads from, and all that this one knows, until ``clear_session``. So there
-    is one for all epochs and splits, which is told what to go through next; a new one for each would let memory grow.
+    A batch's traces lie in memory that is used again, since fresh memory of this size takes longer to be given by the
+    kernel than a scan takes to be copied, and TensorFlow takes them from there without a copy of its own.
     """
 
-    def __init__(self, n_samples: int) -> None:
-        """Nothing is made yet.
+    def __init__(self) -> None:
+        """Nothing is allocated yet."""
+        self._free: list[NDArray[np.uint8]] = []
+
+    def of(self, batches: Batches) -> Iterator[Batch]:
+        """One batch after another, the next one read ahead. A batch's traces are good until the next one is asked for.
 
         Args:
-            n_samples: samples of every trace.
+            batches: of which scans.
         """
-        self.n_samples = n_samples
-        self._source: Any = None
-        self._batches: Sequence[Batch] = ()
+        if not len(batches):
+            return
+        if max(int(np.prod(batches.shape(i))) for i in range(len(batches))) * 4 < AHEAD_BYTES:
+            yield from (batches[i] for i in range(len(batches)))
+            return
+        with ThreadPoolExecutor(1, thread_name_prefix="feed") as reader:
+            coming = reader.submit(self._read, batches, 0)
+            for index in range(len(batches)):
+                batch, memory = coming.result()
+                if index + 1 < len(batches):
+                    coming = reader.submit(self._read, batches, index + 1)
+                try:
+                    yield _handed(batch)
+                finally:
+                    del batch
+                    self._free.append(memory)
 
-    def of(self, batches: Batches) -> Any:
-        """What ``fit`` takes, and what can be iterated over for one batch after another, until the next call."""
-        if keras.backend.backend() != "tensorflow":
-            return batches
-        import tensorflow as tf
+    def _read(self, batches: Batches, index: int) -> tuple[Batch, NDArray[np.uint8]]:
+        memory: list[NDArray[np.uint8]] = []
 
-        if self._source is None:
-            self._source = self._made()
-        self._batches = batches
-        # Keras asks how many there are, and warns where a data set that does not tell ends
-        data = self._source.apply(tf.data.experimental.assert_cardinality(len(batches))).prefetch(AHEAD)
-        options = tf.data.Options()
-        # its thread sleeps for 10, 20, 40... ms, and the end of an epoch now and then waits until it wakes: epochs of
-        # 0.3 s took 0.63 s, those of 3 s took 5.11 s; here it has nothing to tune
-        options.autotune.enabled = False
-        return data.with_options(options)
+        def take(shape: tuple[int, ...]) -> NDArray[np.float32]:
+            size = int(np.prod(shape)) * np.dtype(np.float32).itemsize
+            fitting = [i for i, one in enumerate(self._free) if len(one) >= size]
+            if not fitting:
+                self._free.clear()  # too small for now, so likely for the rest
+            memory.append(self._free.pop(fitting[0]) if fitting else _aligned(size))
+            return memory[0][:size].view(np.float32).reshape(shape)
 
-    def _made(self) -> Any:
-        import tensorflow as tf
+        return batches.read(index, take), memory[0]
 
-        signature = (
-            {
-                "traces": tf.TensorSpec((None, None, self.n_samples), tf.float32),
-                "lengths": tf.TensorSpec((None,), tf.int32),
-            },
-            tf.TensorSpec((None, None), tf.int32),
-            tf.TensorSpec((None, None), tf.float32),
-        )
-        return tf.data.Dataset.from_generator(self._each, output_signature=signature)
 
-    def _each(self) -> Iterator[Batch]:
-        batches = self._batches  # one that is still read goes on with its own after the next has been asked for
-        for index in range(len(batches)):
-            yield batches[index]
+def _aligned(size: int) -> NDArray[np.uint8]:
+    raw = np.empty(size + _ALIGNMENT, np.uint8)
+    start = -raw.ctypes.data % _ALIGNMENT
+    return raw[start : start + size]
+
+
+def _handed(batch: Batch) -> Batch:
+    """The batch, its traces as TensorFlow takes them without a copy; they must be aligned, or it aborts."""
+    inputs, labels, weights = batch
+    if keras.backend.backend() != "tensorflow":
+        return batch
+    import tensorflow as tf
+
+    traces = tf.experimental.dlpack.from_dlpack(inputs["traces"].__dlpack__())
+    return {**inputs, "traces": traces}, labels, weights

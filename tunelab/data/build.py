@@ -175,20 +175,21 @@ class _Writer:
         self._changed = self._total = self._largest = 0.0
 
     def add(self, scan: str, traces: NDArray[np.float32], digest: str, silent: int) -> None:
-        exponent = 0
+        exponent, read = 0, traces
         if self._dtype == "float32":
             stored = np.ascontiguousarray(traces, STORED["float32"])
         else:
             peak = float(np.abs(traces).max())
             exponent = int(np.frexp(peak)[1]) - TOP if peak else 0
             stored = np.ldexp(traces, -exponent).astype(STORED["float16"])
-            change = np.ldexp(stored.astype(np.float32), exponent).astype(np.float64) - traces
+            read = np.ldexp(stored.astype(np.float32), exponent)
+            change = read.astype(np.float64) - traces
             self._changed += float(np.vdot(change, change))
             self._total += float(np.vdot(wide := traces.astype(np.float64), wide))
             self._largest = max(self._largest, float(np.abs(change).max()) / peak if peak else 0.0)
         self._samples.write(stored.data)
-        for moment in moments_of(traces):
-            self._moments.write(np.ascontiguousarray(moment, STORED["float32"]).data)
+        # of what will be read: a model's first layer takes them for the statistics of its input
+        self._moments.write(np.ascontiguousarray(moments_of(read), STORED["float32"]).data)
         self._scans.append(ScanFacts(scan=scan, row=self._row, silent=silent, digest=digest, exponent=exponent))
         self._row += len(traces)
 

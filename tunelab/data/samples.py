@@ -6,16 +6,17 @@ Shapes are (trace, sample) for a scan.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 Number = TypeVar("Number", bound=np.generic)
-Moments = tuple[NDArray[np.float64], NDArray[np.float64]]
-"""Means and variances, each of shape (scan, sample)."""
+Moments = NDArray[np.float32]
+"""Mean and standard deviation of each sample over the traces of each scan, shape (scan, 2, sample).
+
+Not the variance, which float32 could not hold for all samples that it holds."""
 
 
 class Samples(Protocol):
@@ -29,7 +30,7 @@ class Samples(Protocol):
         """A scan, shape (trace, sample); not to be written to."""
 
     def moments(self, scans: NDArray[np.intp]) -> Moments:
-        """Mean and variance over the traces of each of these scans, shapes (scan, sample)."""
+        """Of each of these scans; shape (scan, 2, sample)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +41,8 @@ class InMemory:
     """Shape (trace, sample)."""
     lengths: NDArray[np.int64]
     """Traces of each scan, shape (scan,)."""
+    known: dict[int, Moments] = field(default_factory=dict, repr=False, compare=False)
+    """Moments that have been asked for before, by scan."""
 
     @property
     def n_samples(self) -> int:
@@ -52,8 +55,11 @@ class InMemory:
         return self.traces[end - int(self.lengths[scan]) : end]
 
     def moments(self, scans: NDArray[np.intp]) -> Moments:
-        """See :class:`Samples`."""
-        return gathered([moments_of(self.read(int(scan))) for scan in scans])
+        """See :class:`Samples`; computed once."""
+        for scan in scans:
+            if int(scan) not in self.known:
+                self.known[int(scan)] = moments_of(self.read(int(scan)))
+        return np.stack([self.known[int(scan)] for scan in scans])
 
 
 def digest_of(traces: NDArray[np.float32]) -> str:
@@ -66,21 +72,9 @@ def silent_traces(traces: NDArray[np.float32]) -> int:
     return int(np.count_nonzero((traces == traces[:, :1]).all(axis=1)))
 
 
-def moments_of(traces: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Mean and standard deviation of each sample over the traces of a scan, (trace, sample) -> two of (sample,).
-
-    Not the variance, which float32 could not hold for all samples that it holds.
-    """
-    return (
-        traces.mean(axis=0, dtype=np.float64).astype(np.float32),
-        traces.std(axis=0, dtype=np.float64).astype(np.float32),
-    )
-
-
-def gathered(moments: Sequence[tuple[NDArray[np.float32], NDArray[np.float32]]]) -> Moments:
-    """Those of several scans, the deviations squared."""
-    means = np.stack([mean for mean, _ in moments]).astype(np.float64)
-    return means, np.stack([deviation for _, deviation in moments]).astype(np.float64) ** 2
+def moments_of(traces: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Mean and standard deviation of each sample over the traces of a scan, (trace, sample) -> (2, sample)."""
+    return np.stack((traces.mean(axis=0, dtype=np.float64), traces.std(axis=0, dtype=np.float64))).astype(np.float32)
 
 
 def read_only(array: NDArray[Number]) -> NDArray[Number]:

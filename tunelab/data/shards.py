@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tunelab.data.manifest import Manifest, check_digest, moments_name, shard_name
-from tunelab.data.samples import Moments, gathered, read_only
+from tunelab.data.samples import Moments, read_only
 from tunelab.errors import StateError
 
 DType = Literal["float32", "float16"]
@@ -66,11 +66,12 @@ class Sharded:
 
     def moments(self, scans: NDArray[np.intp]) -> Moments:
         """See :class:`~tunelab.data.samples.Samples`; read from disk, not computed."""
-        found = [
-            self._map(moments_name(int(self.shards[scan])), _MOMENTS).reshape(-1, 2, self.width)[self.ranks[scan]]
-            for scan in scans
-        ]
-        return gathered([(mean, deviation) for mean, deviation in found])
+        return np.stack(
+            [
+                self._map(moments_name(int(self.shards[scan])), _MOMENTS).reshape(-1, 2, self.width)[self.ranks[scan]]
+                for scan in scans
+            ]
+        )
 
     def verify(self) -> None:
         """Compare every file with its digest, also those that this process has verified before.

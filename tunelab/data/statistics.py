@@ -77,10 +77,11 @@ def of_part(part: Part) -> Statistics:
     for start in range(0, part.n_scans, _SCANS):
         some = slice(start, start + _SCANS)
         counts.append(int(part.lengths[some].sum()))
-        found.append(combine(part.lengths[some], *part.samples.moments(part.positions[some])))
+        means, deviations = part.samples.moments(part.positions[some]).astype(np.float64).swapaxes(0, 1)
+        found.append(combine(part.lengths[some], means, deviations**2))
     shape = (len(found), part.samples.n_samples)
-    means, variances = [one.mean for one in found], [one.variance for one in found]
-    return combine(counts, np.reshape(means, shape), np.reshape(variances, shape))
+    every = np.reshape([one.mean for one in found], shape), np.reshape([one.variance for one in found], shape)
+    return combine(counts, *every)
 
 
 def of_traces(traces: NDArray[np.floating]) -> Statistics:

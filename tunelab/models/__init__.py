@@ -16,6 +16,7 @@ from tunelab.models.table import (
     normalise,
     outline,
     starts,
+    structure,
 )
 
 __all__ = [
@@ -29,4 +30,5 @@ __all__ = [
     "normalise",
     "outline",
     "starts",
+    "structure",
 ]

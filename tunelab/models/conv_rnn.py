@@ -16,6 +16,8 @@ from tunelab.models.family import Family, Layers, Params, Penalty, Rate, Section
 if TYPE_CHECKING:
     import keras
 
+    from tunelab.statistics import Statistics
+
 
 class Pool(Section):
     """Maximum over a window of positions."""
@@ -80,8 +82,55 @@ class ConvRnnParams(Params):
         return raw
 
 
-def build(params: ConvRnnParams, n_samples: int) -> keras.Model:
-    """The model; shapes as in :class:`~tunelab.models.family.Family`."""
+def build(params: ConvRnnParams, n_samples: int, given: Statistics | None) -> keras.Model:
+    """The model of fast layers; shapes as in :class:`~tunelab.models.family.Family`."""
+    from keras import layers as kl
+    from keras import ops
+
+    from tunelab.models.convolutions import PooledConvolution
+    from tunelab.models.dials import penalty
+    from tunelab.models.folded import AmplitudeNormalization, HoistedSimpleRNN
+    from tunelab.models.layers import UnfoldTraces, head, measured_inputs, normalised
+    from tunelab.models.rows import PositionDropout, RowNormalization
+
+    fits(params, n_samples)
+    inputs, traces, mask = measured_inputs(n_samples)
+    rows = ops.reshape(mask, (-1,))
+    momentum = params.batch_norm_momentum
+    if given is not None:
+        traces = normalised(traces, given)
+    affine = AmplitudeNormalization(momentum, given)(traces, mask, inputs["moments"])
+    x = ops.reshape(traces, (-1, n_samples, 1))
+    for block in params.convolutions:
+        pool = (block.pool.size, block.pool.stride) if block.pool is not None else None
+        between = block.batch_norm == "before_pool"
+        x = PooledConvolution(
+            block.filters,
+            block.kernel,
+            strides=block.stride,
+            pool=None if between else pool,
+            activation=block.activation,
+            kernel_regularizer=penalty(params.l2.convolution),
+        )(x, affine)
+        affine = None
+        if block.batch_norm != "none":
+            x = RowNormalization(momentum)(x, rows)
+        if between and pool is not None:
+            x = kl.MaxPooling1D(*pool)(x)
+        if block.dropout:
+            x = PositionDropout(block.dropout)(x)
+    x = kl.Flatten()(x) if params.reduce == "flatten" else kl.GlobalAveragePooling1D()(x)
+    x = UnfoldTraces()(x, traces)
+    if params.batch_norm_before_dense:
+        x = RowNormalization(momentum)(x, mask)
+    x = kl.Dense(params.dense.units, activation=params.dense.activation, kernel_regularizer=penalty(params.l2.rest))(x)
+    for units, dropout in zip(params.units, params.dropout, strict=True):
+        x = HoistedSimpleRNN(units, dropout=dropout, kernel_regularizer=penalty(params.l2.rest))(x)
+    return head(inputs, x, "conv_rnn")
+
+
+def plain(params: ConvRnnParams, n_samples: int) -> keras.Model:
+    """The model of plain layers; shapes as in :class:`~tunelab.models.family.Family`."""
     from keras import layers as kl
     from keras import ops
 
@@ -153,4 +202,11 @@ def fits(params: ConvRnnParams, n_samples: int) -> None:
             left = (left - size) // stride + 1
 
 
-FAMILY = Family(params=ConvRnnParams, build=build, outline=outline, fits=fits)
+FAMILY = Family(
+    params=ConvRnnParams,
+    plain=plain,
+    build=build,
+    dials=frozenset({"dropout", "l2"}),
+    outline=outline,
+    fits=fits,
+)

@@ -11,6 +11,8 @@ from tunelab.models.family import Family, Layers, Params, Penalty, Rate, as_list
 if TYPE_CHECKING:
     import keras
 
+    from tunelab.statistics import Statistics
+
 
 class DenseRnnParams(Params):
     """Dense layers in front of recurrent ones."""
@@ -33,8 +35,32 @@ class DenseRnnParams(Params):
     )
 
 
-def build(params: DenseRnnParams, n_samples: int) -> keras.Model:
-    """The model; shapes as in :class:`~tunelab.models.family.Family`."""
+def build(params: DenseRnnParams, n_samples: int, given: Statistics | None) -> keras.Model:
+    """The model of fast layers; shapes as in :class:`~tunelab.models.family.Family`."""
+    import keras
+
+    from tunelab.models.dials import penalty
+    from tunelab.models.folded import FoldedDense, HoistedSimpleRNN, SampleNormalization
+    from tunelab.models.layers import head, measured_inputs
+    from tunelab.models.rows import RateDropout, RowNormalization
+
+    inputs, x, mask = measured_inputs(n_samples)
+    affine = SampleNormalization(params.batch_norm_momentum, given)(x, mask, inputs["moments"])
+    for units, dropout in zip(params.dense, params.dropout, strict=False):
+        if affine is not None:
+            x, affine = FoldedDense(units, kernel_regularizer=penalty(params.l2))(x, affine), None
+        else:
+            x = keras.layers.Dense(units, kernel_regularizer=penalty(params.l2))(x)
+        if dropout:
+            x = RateDropout(dropout)(x)
+        x = RowNormalization(params.batch_norm_momentum)(x, mask)
+    for units, dropout in zip(params.units, params.dropout[len(params.dense) :], strict=True):
+        x = HoistedSimpleRNN(units, dropout=dropout, kernel_regularizer=penalty(params.l2))(x)
+    return head(inputs, x, "dense_rnn")
+
+
+def plain(params: DenseRnnParams, n_samples: int) -> keras.Model:
+    """The model of plain layers; shapes as in :class:`~tunelab.models.family.Family`."""
     import keras
 
     from tunelab.models.layers import batch_norm, head, penalty, radar_inputs, simple_rnn
@@ -43,7 +69,8 @@ def build(params: DenseRnnParams, n_samples: int) -> keras.Model:
     x = batch_norm(x, mask, params.batch_norm_momentum)
     for units, dropout in zip(params.dense, params.dropout, strict=False):
         x = keras.layers.Dense(units, kernel_regularizer=penalty(params.l2))(x)
-        x = keras.layers.Dropout(dropout)(x)
+        if dropout:
+            x = keras.layers.Dropout(dropout)(x)
         x = batch_norm(x, mask, params.batch_norm_momentum)
     for units, dropout in zip(params.units, params.dropout[len(params.dense) :], strict=True):
         x = simple_rnn(x, mask, units, dropout, params.l2)
@@ -55,4 +82,4 @@ def outline(params: DenseRnnParams) -> str:
     return "-".join([f"dense{units}" for units in params.dense] + [f"rnn{units}" for units in params.units])
 
 
-FAMILY = Family(params=DenseRnnParams, build=build, outline=outline)
+FAMILY = Family(params=DenseRnnParams, plain=plain, build=build, dials=frozenset({"dropout", "l2"}), outline=outline)

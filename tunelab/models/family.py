@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from tunelab.preprocessing import Preprocessing
+from tunelab.statistics import Statistics
 
 if TYPE_CHECKING:
     import keras
@@ -40,6 +41,11 @@ class Params(Section):
     """Weight of a positive trace in the loss; a negative one weighs 1."""
     batch_norm_momentum: Rate = 0.99
     """Share of the moving statistics that a step keeps."""
+    precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"
+    """What layers compute in; weights, statistics and losses stay in float32. The mixed ones are for GPUs that have
+    units for them; under mixed_float16 the loss is scaled, so that small gradients do not vanish."""
+    plain: bool = Field(default=False, strict=True)
+    """Whether the model is a stack of plain Keras layers, to compare with: the same mathematics, but slower."""
     preprocessing: Preprocessing = Preprocessing()
     """What happens to each scan before the model sees it; searched by choices alone, of keys or of whole mappings."""
     normalisation: Literal["none", "per_sample", "global"] = "none"
@@ -65,9 +71,16 @@ class Family(Generic[P]):
     """An entry of the table."""
 
     params: type[P]
-    build: Callable[[P, int], keras.Model]
+    plain: Callable[[P, int], keras.Model]
     """Params and samples a trace -> a model of ``{"traces": (scan, trace, sample), "lengths": (scan,)}``, which
-    answers (scan, trace, 2), the softmax over negative and positive."""
+    answers (scan, trace, 2), the softmax over negative and positive. Of layers that come with Keras."""
+    build: Callable[[P, int, Statistics | None], keras.Model] | None = None
+    """The same model, with the same weights in the same order, of layers that are faster on wide traces. Also takes
+    the statistics of the training scans by which traces are normalised first, and, where that is at hand,
+    ``"moments"`` (scan, 2, sample): mean and standard deviation over each scan's traces. None: there is none."""
+    dials: frozenset[str] = frozenset()
+    """Keys of params, at any depth, whose numbers ``build`` puts on dials (:mod:`tunelab.models.dials`): models that
+    differ in nothing else share a compiled step. Whether such a number is 0 may still decide what is built."""
     outline: Callable[[P], str]
     """The layers in a word without blanks, such as ``lstm100-lstm200``."""
     fits: Callable[[P, int], None] = _always_fits

@@ -56,9 +56,30 @@ def radar_inputs(n_samples: int) -> tuple[dict[str, Any], Any, Any]:
     Args:
         n_samples: samples a trace.
     """
-    traces = keras.Input((None, n_samples), name="traces")
+    traces = keras.Input((None, n_samples), name="traces", dtype="float32")
     lengths = keras.Input((), dtype="int32", name="lengths")
     return {"traces": traces, "lengths": lengths}, traces, TraceMask(name="mask")(traces, lengths)
+
+
+def measured_inputs(n_samples: int) -> tuple[dict[str, Any], Any, Any]:
+    """The same, with a third input that need not be given: the moments of each scan, (scan, 2, sample).
+
+    Args:
+        n_samples: samples a trace.
+    """
+    inputs, traces, mask = radar_inputs(n_samples)
+    moments = keras.Input((2, n_samples), name="moments", dtype="float32", optional=True)
+    return {**inputs, "moments": moments}, traces, mask
+
+
+def wants_moments(model: keras.Model) -> bool:
+    """Whether a model takes the moments of scans in training."""
+    return isinstance(model.input, dict) and "moments" in model.input
+
+
+def whole(model: keras.Model, inputs: dict[str, Any]) -> dict[str, Any]:
+    """Inputs as the model takes them: None for moments that are not given."""
+    return {"moments": None, **inputs} if wants_moments(model) else inputs
 
 
 def head(inputs: dict[str, Any], x: Any, name: str) -> keras.Model:
@@ -69,7 +90,8 @@ def head(inputs: dict[str, Any], x: Any, name: str) -> keras.Model:
         x: (scan, trace, feature).
         name: the model's.
     """
-    return keras.Model(inputs, keras.layers.Dense(2, activation="softmax", name="answer")(x), name=name)
+    answer = keras.layers.Dense(2, activation="softmax", name="answer", dtype="float32")(x)
+    return keras.Model(inputs, answer, name=name)
 
 
 def normalised_inputs(model: keras.Model, statistics: Statistics) -> keras.Model:
@@ -80,13 +102,22 @@ def normalised_inputs(model: keras.Model, statistics: Statistics) -> keras.Model
         statistics: shape (sample,); clamped already.
     """
     inputs, x, _ = radar_inputs(len(statistics.mean))
+    return keras.Model(inputs, model({**inputs, "traces": normalised(x, statistics)}), name=model.name)
+
+
+def normalised(traces: Any, statistics: Statistics) -> Any:
+    """Traces less the mean of each sample, over its standard deviation, as Keras layers without weights.
+
+    Args:
+        traces: shape (scan, trace, sample).
+        statistics: shape (sample,); clamped already.
+    """
     # Keras lets no standard deviation fall below 1e-7, which is much where amplitudes are in V or A/m; by a power of
     # two nothing is rounded
     scale = 2.0 ** -round(math.log2(math.sqrt(statistics.variance.mean())))
-    x = keras.layers.Rescaling(scale, name="scale")(x)
+    x = keras.layers.Rescaling(scale, name="scale", dtype="float32")(traces)
     mean, variance = statistics.mean * scale, statistics.variance * scale**2
-    x = keras.layers.Normalization(mean=mean, variance=variance, name="normalisation")(x)
-    return keras.Model(inputs, model({"traces": x, "lengths": inputs["lengths"]}), name=model.name)
+    return keras.layers.Normalization(mean=mean, variance=variance, name="normalisation", dtype="float32")(x)
 
 
 def batch_norm(x: Any, mask: Any, momentum: float) -> Any:

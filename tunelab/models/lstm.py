@@ -11,6 +11,8 @@ from tunelab.models.family import Family, Layers, Params, Penalty, Rate, as_list
 if TYPE_CHECKING:
     import keras
 
+    from tunelab.statistics import Statistics
+
 
 class LstmParams(Params):
     """A stack of LSTM layers."""
@@ -27,8 +29,24 @@ class LstmParams(Params):
     _lengths = model_validator(mode="after")(check_lengths("dropout", lambda p: len(p.units), "units"))
 
 
-def build(params: LstmParams, n_samples: int) -> keras.Model:
-    """The model; shapes as in :class:`~tunelab.models.family.Family`."""
+def build(params: LstmParams, n_samples: int, given: Statistics | None) -> keras.Model:
+    """The model of fast layers; shapes as in :class:`~tunelab.models.family.Family`."""
+    from tunelab.models.dials import penalty
+    from tunelab.models.folded import HoistedLSTM, SampleNormalization
+    from tunelab.models.layers import head, measured_inputs
+    from tunelab.models.rows import RowNormalization
+
+    inputs, x, mask = measured_inputs(n_samples)
+    affine = SampleNormalization(params.batch_norm_momentum, given)(x, mask, inputs["moments"])
+    for units, dropout in zip(params.units, params.dropout, strict=True):
+        x = x if affine is not None else RowNormalization(params.batch_norm_momentum)(x, mask)
+        x = HoistedLSTM(units, dropout=dropout, kernel_regularizer=penalty(params.l2))(x, affine)
+        affine = None
+    return head(inputs, x, "lstm")
+
+
+def plain(params: LstmParams, n_samples: int) -> keras.Model:
+    """The model of plain layers; shapes as in :class:`~tunelab.models.family.Family`."""
     import keras
 
     from tunelab.models.layers import batch_norm, head, penalty, radar_inputs
@@ -47,4 +65,4 @@ def outline(params: LstmParams) -> str:
     return "-".join(f"lstm{units}" for units in params.units)
 
 
-FAMILY = Family(params=LstmParams, build=build, outline=outline)
+FAMILY = Family(params=LstmParams, plain=plain, build=build, dials=frozenset({"dropout", "l2"}), outline=outline)

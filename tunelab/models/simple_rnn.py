@@ -11,6 +11,8 @@ from tunelab.models.family import Family, Layers, Params, Penalty, Rate, as_list
 if TYPE_CHECKING:
     import keras
 
+    from tunelab.statistics import Statistics
+
 
 class SimpleRnnParams(Params):
     """A stack of plain recurrent layers."""
@@ -27,8 +29,22 @@ class SimpleRnnParams(Params):
     _lengths = model_validator(mode="after")(check_lengths("dropout", lambda p: len(p.units), "units"))
 
 
-def build(params: SimpleRnnParams, n_samples: int) -> keras.Model:
-    """The model; shapes as in :class:`~tunelab.models.family.Family`."""
+def build(params: SimpleRnnParams, n_samples: int, given: Statistics | None) -> keras.Model:
+    """The model of fast layers; shapes as in :class:`~tunelab.models.family.Family`."""
+    from tunelab.models.dials import penalty
+    from tunelab.models.folded import HoistedSimpleRNN, SampleNormalization
+    from tunelab.models.layers import head, measured_inputs
+
+    inputs, x, mask = measured_inputs(n_samples)
+    affine = SampleNormalization(params.batch_norm_momentum, given)(x, mask, inputs["moments"])
+    for units, dropout in zip(params.units, params.dropout, strict=True):
+        x = HoistedSimpleRNN(units, dropout=dropout, kernel_regularizer=penalty(params.l2))(x, affine)
+        affine = None
+    return head(inputs, x, "simple_rnn")
+
+
+def plain(params: SimpleRnnParams, n_samples: int) -> keras.Model:
+    """The model of plain layers; shapes as in :class:`~tunelab.models.family.Family`."""
     from tunelab.models.layers import batch_norm, head, radar_inputs, simple_rnn
 
     inputs, x, mask = radar_inputs(n_samples)
@@ -43,4 +59,4 @@ def outline(params: SimpleRnnParams) -> str:
     return "-".join(f"rnn{units}" for units in params.units)
 
 
-FAMILY = Family(params=SimpleRnnParams, build=build, outline=outline)
+FAMILY = Family(params=SimpleRnnParams, plain=plain, build=build, dials=frozenset({"dropout", "l2"}), outline=outline)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,6 +28,10 @@ FAMILIES: Mapping[str, Family[Any]] = {
     "dense_rnn": dense_rnn.FAMILY,
     "conv_rnn": conv_rnn.FAMILY,
 }
+_OUTSIDE = frozenset(
+    ("learning_rate", "batch_size", "class_weight", "preprocessing", "protocol", "shard_epochs", "shard_patience")
+)
+"""Keys of :class:`Params` that no model depends on."""
 
 
 class _AnyParams(Params):
@@ -60,7 +64,7 @@ def find_family(name: str) -> Family[Any]:
     def own(params: _AnyParams, n_samples: int) -> keras.Model:
         return build(params.model_dump(), n_samples)
 
-    return Family(params=_AnyParams, build=own, outline=lambda params: function)
+    return Family(params=_AnyParams, plain=own, outline=lambda params: function)
 
 
 def normalise(raw: Mapping[str, Any], place: str = "params") -> dict[str, Any]:
@@ -94,8 +98,50 @@ def build_model(params: Mapping[str, Any], n_samples: int, statistics: Statistic
             statistics that are missing or of another number of samples.
     """
     family, typed = _fitting(params, n_samples)
+    given = _given(typed, n_samples, statistics)
+    import keras
+
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(typed.precision)
+    try:
+        if family.build is not None and not typed.plain:
+            return family.build(typed, n_samples, given)
+        model = family.plain(typed, n_samples)
+        if given is None:
+            return model
+        from tunelab.models.layers import normalised_inputs
+
+        return normalised_inputs(model, given)
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def structure(params: Mapping[str, Any]) -> str:
+    """What params must have in common for their models to share a compiled step: all but what stands on dials.
+
+    Learning rate, batch size, weights of traces and whatever concerns the order of training are no part of a model.
+    """
+    typed = _typed(params, "params")
+    family = find_family(params["family"])
+    fast = family.build is not None and not typed.plain
+    dials = {"batch_norm_momentum", *family.dials} if fast else set()
+    kept = {key: value for key, value in typed.model_dump(mode="json").items() if key not in _OUTSIDE}
+    return json.dumps(_masked(kept, dials), sort_keys=True)
+
+
+def _masked(value: Any, dials: Collection[str], dialled: bool = False) -> Any:
+    """The same, every number below a key of ``dials`` replaced by whether it is any."""
+    if isinstance(value, dict):
+        return {key: _masked(item, dials, dialled or key in dials) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_masked(item, dials, dialled) for item in value]
+    return value != 0 if dialled else value
+
+
+def _given(typed: Params, n_samples: int, statistics: Statistics | None) -> Statistics | None:
+    """What traces are normalised by."""
     if typed.normalisation == "none":
-        return family.build(typed, n_samples)
+        return None
     if statistics is None:
         raise ModelError(
             f"normalisation: {typed.normalisation} needs the statistics of the training scans, and none are given; "
@@ -106,10 +152,7 @@ def build_model(params: Mapping[str, Any], n_samples: int, statistics: Statistic
             f"normalisation: statistics of {len(statistics.mean)} samples do not fit a model of {n_samples}; gather "
             "them after the same preprocessing"
         )
-    from tunelab.models.layers import normalised_inputs
-
-    used = statistics.pooled() if typed.normalisation == "global" else statistics
-    return normalised_inputs(family.build(typed, n_samples), used.clamped())
+    return (statistics.pooled() if typed.normalisation == "global" else statistics).clamped()
 
 
 def outline(params: Mapping[str, Any]) -> str:
