@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import random
 import weakref
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -21,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tunelab.data.batches import Batch
-from tunelab.models import build_model, structure
+from tunelab.models import build_model, has_dials, structure
 from tunelab.models.dials import dials_of
 from tunelab.models.layers import wants_moments, whole
 from tunelab.statistics import Statistics
@@ -36,22 +37,30 @@ _shelf: OrderedDict[str, list[keras.Model]] = OrderedDict()
 
 
 def compiled_for(
-    owner: object, params: Mapping[str, Any], n_samples: int, statistics: Statistics | None
+    owner: object, params: Mapping[str, Any], n_samples: int, statistics: Statistics | None, seed: int
 ) -> keras.Model:
-    """A compiled model of these params, its variables as :func:`tunelab.models.build_model` makes them now.
+    """A compiled model of these params, every variable as a new process makes it from this seed.
 
     Args:
         owner: who uses the model; when it is gone, the model may be given to another.
         params: ``{"family": ..., ...}``.
         n_samples: samples a trace.
         statistics: of the training scans, where params ask for normalisation.
+        seed: of weights and dropout.
 
     Raises:
         ModelError: as :func:`tunelab.models.build_model`.
     """
-    fresh = _compile(build_model(params, n_samples, statistics), params)
-    key = _key(params, n_samples, statistics, fresh)
+    key = _key(params, n_samples, statistics)
     model = _taken(key)
+    if model is not None and has_dials(params):
+        # all that our layers draw from; TensorFlow's own seed, once set, makes it prepare every step anew
+        random.seed(seed)
+        np.random.seed(seed)
+    else:
+        keras.backend.clear_session()  # what former models left
+        keras.utils.set_random_seed(seed)
+    fresh = _compile(build_model(params, n_samples, statistics), params)
     if model is None or not _become(model, fresh):
         model = fresh
     weakref.finalize(owner, _put_back, key, model).atexit = False
@@ -106,14 +115,13 @@ def _sign(model: keras.Model) -> None:
     model.predict_function = lambda batches: answer({name: batches[0][0][name] for name in inputs})
 
 
-def _key(params: Mapping[str, Any], n_samples: int, statistics: Statistics | None, model: keras.Model) -> str:
-    """Of what is part of a compiled step, beyond variables and dials."""
-    parts = [structure(params), str(n_samples)]
-    if statistics is not None and not dials_of(model):
+def _key(params: Mapping[str, Any], n_samples: int, statistics: Statistics | None) -> str:
+    """Of all that is part of a compiled step."""
+    # other backends take for constants what Keras does not track
+    dials = keras.backend.backend() == "tensorflow" and has_dials(params)
+    parts = [structure(params, dials=dials), str(n_samples)]
+    if statistics is not None and not dials:
         parts.append(hashlib.sha256(statistics.mean.tobytes() + statistics.variance.tobytes()).hexdigest())
-    if keras.backend.backend() != "tensorflow":
-        # elsewhere a step takes for constants what Keras does not track
-        parts += [str(keras.ops.convert_to_numpy(dial()).tobytes()) for dial in dials_of(model)]
     return "\n".join(parts)
 
 

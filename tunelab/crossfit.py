@@ -33,7 +33,6 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import keras
 import numpy as np
 
 from tunelab import metrics
@@ -129,7 +128,6 @@ class CrossFit:
 
     def _begin(self) -> Training:
         fold = len(self._scores)
-        keras.backend.clear_session()  # what the last fold's model left, or another trial's
         schedule = dataclasses.replace(self.schedule, seed=seed_of(self.schedule.seed, fold))
         return Training(self.params, self._of_fold(fold), schedule)
 
@@ -173,7 +171,6 @@ def evaluate_together(
 
 
 def _answers(params: Mapping[str, Any], data: Dataset, weights: bytes, part: Part) -> Scores:
-    keras.backend.clear_session()
     training = Training(params, data, Schedule(max_epochs=1, patience=1, seed=0))
     try:
         training.model.set_weights(unpack(weights))

@@ -58,7 +58,6 @@ class Training:
     """A model under training. Everything it needs to go on elsewhere is in :meth:`save`."""
 
     def __init__(self, params: Mapping[str, Any], data: Dataset, schedule: Schedule) -> None:
-        keras.utils.set_random_seed(schedule.seed)
         self.params = params
         self.schedule = schedule
         self.data = data
@@ -66,7 +65,7 @@ class Training:
         self.train, self.tune, self.validation = (data.part(split) for split in ("train", "tune", "validation"))
         self.shards = tuple(int(shard) for shard in np.unique(self.train.shards))
         statistics = None if params["normalisation"] == "none" else of_part(self.train)
-        self.model = compiled_for(self, params, data.n_samples, statistics)
+        self.model = compiled_for(self, params, data.n_samples, statistics, schedule.seed)
         self.feed = Feed()
         self.epoch = 0
         self.seconds = 0.0

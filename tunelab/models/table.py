@@ -116,17 +116,24 @@ def build_model(params: Mapping[str, Any], n_samples: int, statistics: Statistic
         keras.config.set_dtype_policy(before)
 
 
-def structure(params: Mapping[str, Any]) -> str:
+def structure(params: Mapping[str, Any], *, dials: bool = True) -> str:
     """What params must have in common for their models to share a compiled step: all but what stands on dials.
 
     Learning rate, batch size, weights of traces and whatever concerns the order of training are no part of a model.
+
+    Args:
+        params: ``{"family": ..., ...}``.
+        dials: whether what stands on them may differ.
     """
     typed = _typed(params, "params")
-    family = find_family(params["family"])
-    fast = family.build is not None and not typed.plain
-    dials = {"batch_norm_momentum", *family.dials} if fast else set()
+    free = {"batch_norm_momentum", *find_family(params["family"]).dials} if dials and has_dials(params) else set()
     kept = {key: value for key, value in typed.model_dump(mode="json").items() if key not in _OUTSIDE}
-    return json.dumps(_masked(kept, dials), sort_keys=True)
+    return json.dumps(_masked(kept, free), sort_keys=True)
+
+
+def has_dials(params: Mapping[str, Any]) -> bool:
+    """Whether the model of these params has its numbers, and the statistics it normalises by, on dials."""
+    return find_family(params["family"]).build is not None and not _typed(params, "params").plain
 
 
 def _masked(value: Any, dials: Collection[str], dialled: bool = False) -> Any:
