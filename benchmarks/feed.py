@@ -11,8 +11,8 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from sources import access, alternate, noise_folder, scratch, show
 
+from benchmarks.sources import access, alternate, noise_folder, scratch, show
 from tunelab.backend import configure
 from tunelab.data.dataset import Dataset
 from tunelab.data.prepared import AS_RECORDED

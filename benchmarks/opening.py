@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import argparse
 
-from sources import access, alternate, noise_folder, scratch, show
-
+from benchmarks.sources import access, alternate, noise_folder, scratch, show
 from tunelab.data import prepared
 from tunelab.data.prepared import AS_RECORDED, Prepared
 from tunelab.data.request import Progress

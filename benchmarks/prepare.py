@@ -11,8 +11,8 @@ import argparse
 import shutil
 
 import numpy as np
-from sources import access, alternate, noise_folder, scratch, show
 
+from benchmarks.sources import access, alternate, noise_folder, scratch, show
 from tunelab.data.request import Progress
 
 

@@ -13,8 +13,8 @@ import subprocess
 import sys
 
 import numpy as np
-from sources import access, memory, noise_folder, scratch
 
+from benchmarks.sources import access, memory, noise_folder, scratch
 from tunelab.data.dataset import Dataset
 from tunelab.data.prepared import AS_RECORDED, Prepared
 from tunelab.data.request import Progress

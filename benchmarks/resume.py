@@ -19,8 +19,8 @@ import time
 from pathlib import Path
 
 import numpy as np
-from sources import scratch
 
+from benchmarks.sources import scratch
 from tunelab.data.prepared import CacheOptions
 from tunelab.journal import Journal, read
 from tunelab.models import normalise, starts

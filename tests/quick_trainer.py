@@ -85,6 +85,7 @@ class QuickTrainer:
         self._start(0)
 
     parameters = 4
+    notes = ()
 
     def _start(self, fold: int) -> None:
         self._fold = fold

@@ -242,7 +242,6 @@ def _train(args: argparse.Namespace) -> int:
             f"{part.n_scans} scans, {part.n_traces} traces, {part.positives} positive"
         )
     if args.output:
-        training.model.set_weights(training.best_weights)
-        training.model.save(args.output)
+        training.chosen().save(args.output)
         print(f"saved {args.output}")
     return 0

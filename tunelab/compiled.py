@@ -10,6 +10,7 @@ every variable of model and optimizer, seeds and dials included, becomes what it
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 import random
 import weakref
@@ -32,6 +33,11 @@ MOST = 4
 MOST_BYTES = 2**27
 """Of their variables together, optimizers included."""
 
+CLEAR_EVERY = 25
+"""Trials in kept models after which TensorFlow's caches are cleared, which costs the next ones up to a second each:
+it keeps 1.6 MB for the variables that each trial creates, though they are gone."""
+
+_reused = itertools.count(1)
 _shelf: OrderedDict[str, list[keras.Model]] = OrderedDict()
 """By structure, the one that was used last at the end."""
 
@@ -53,7 +59,7 @@ def compiled_for(
     """
     key = _key(params, n_samples, statistics)
     model = _taken(key)
-    if model is not None and has_dials(params):
+    if model is not None and has_dials(params) and next(_reused) % CLEAR_EVERY:
         # all that our layers draw from; TensorFlow's own seed, once set, makes it prepare every step anew
         random.seed(seed)
         np.random.seed(seed)

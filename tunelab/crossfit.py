@@ -88,6 +88,11 @@ class CrossFit:
         return Step(fold=fold, outcome=outcome, ended=ended, failed=failed, pooled=pooled), weights
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """For people, of the model."""
+        return self.training.notes
+
+    @property
     def parameters(self) -> int:
         """Of the model, all of them."""
         return int(self.training.model.count_params())

@@ -34,6 +34,8 @@ itself, some 500 MB, is there from the start."""
 MAX_TRIALS = 100
 """Trials of one process: at 10 s for its start that is 0.1 s a trial, and whatever piles up unseen has an end."""
 
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NPROC")
+"""By which libraries learn how many threads to start: OpenMP, numpy's products, and XLA on a CPU."""
 _POLL = 1.0
 """Seconds between two looks at a process that is silent; its end is noticed at once, as the connection closes."""
 _STACK_SECONDS = 2.0
@@ -82,6 +84,7 @@ class WorkerProcess:
         store_url: str = "",
         fence: int = 0,
         store: Store | None = None,
+        threads: int = 1,
         environment: Mapping[str, str] | None = None,
     ) -> WorkerProcess:
         """Start a process; it imports its trainer while the caller goes on.
@@ -91,6 +94,7 @@ class WorkerProcess:
             store_url: folder of the run, where every process of this machine can reach it; or empty.
             fence: of the lease on that folder under which the process works; see :class:`~tunelab.lease.FencedStore`.
             store: asked for by the process where there is no folder.
+            threads: that a library may start there; trials beside each other then do not crowd each other out.
             environment: added to this process's own.
         """
         if bool(store_url) == (store is not None):
@@ -109,7 +113,7 @@ class WorkerProcess:
                 stdout=said,
                 stderr=said,
                 pass_fds=(its.fileno(), alive, into),
-                env=_environment(environment or {}),
+                env=_environment({**dict.fromkeys(_THREADS, str(threads)), **(environment or {})}),
                 start_new_session=True,  # a terminal's Ctrl-C is the parent's concern; and all it starts ends with it
             )
         except BaseException:

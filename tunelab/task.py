@@ -21,6 +21,10 @@ class Trainer(Protocol):
     """What trains a model, an epoch a step. Everything it needs to go on elsewhere is in :meth:`save`."""
 
     @property
+    def notes(self) -> Sequence[str]:
+        """For people: what is worth knowing of how it trains here."""
+
+    @property
     def parameters(self) -> int:
         """Of the model, all of them."""
 

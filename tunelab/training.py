@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tunelab import metrics
+from tunelab.backend import data_bytes
 from tunelab.checkpoint import Arrays, digest, pack, unpack
 from tunelab.compiled import answer, compiled_for, train
 from tunelab.data.batches import Batches, Feed
@@ -27,6 +28,8 @@ from tunelab.data.order import Scans, reading_batches, training_batches
 from tunelab.data.statistics import of_part
 from tunelab.errors import StateError
 from tunelab.measures import cross_entropy, decided, judge
+from tunelab.models import build_model
+from tunelab.models.accelerator import unused
 from tunelab.models.layers import wants_moments
 from tunelab.outcome import Outcome
 
@@ -64,14 +67,19 @@ class Training:
         self.longest = int(data.lengths.max())
         self.train, self.tune, self.validation = (data.part(split) for split in ("train", "tune", "validation"))
         self.shards = tuple(int(shard) for shard in np.unique(self.train.shards))
-        statistics = None if params["normalisation"] == "none" else of_part(self.train)
-        self.model = compiled_for(self, params, data.n_samples, statistics, schedule.seed)
-        self.feed = Feed()
+        self.statistics = None if params["normalisation"] == "none" else of_part(self.train)
+        self.model = compiled_for(self, params, data.n_samples, self.statistics, schedule.seed)
+        self.feed = Feed(data_bytes())
         self.epoch = 0
         self.seconds = 0.0
         self.best_epoch = 0
         self.best_dense = -math.inf
         self.best_weights: Arrays = ()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """For people: what of a GPU this model does not use, and why."""
+        return unused(self.model)
 
     def run_epoch(self) -> Outcome:
         """Train and evaluate one epoch."""
@@ -90,6 +98,12 @@ class Training:
             self.best_dense = dense if math.isfinite(dense) else -math.inf
             self.best_weights = self.model.get_weights()
         return self._outcome(begun, values, improved=improved, ended=self._ended(incremental))
+
+    def chosen(self) -> keras.Model:
+        """The chosen epoch's model of plain layers alone, which can be saved and loaded; it answers the same."""
+        model = build_model({**self.params, "plain": True}, self.data.n_samples, self.statistics)
+        model.set_weights(self.best_weights)
+        return model
 
     def scores(self, part: Part) -> NDArray[np.float64]:
         """The model's share of "positive" for each trace of a part, in its order, shape (trace,)."""

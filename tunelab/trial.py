@@ -176,7 +176,9 @@ class Underway:
             self._notes += [f"{fault}; goes on from {_place(result)}" for fault in faults]
             return trainer, result
         self._notes += [f"{fault}; begins anew" for fault in faults]
-        return self._begin(self._task), None
+        trainer = self._begin(self._task)
+        self._notes += trainer.notes
+        return trainer, None
 
     def _load(self, key: str, number: int) -> tuple[Trainer, dict[str, Any]]:
         arrays, whole = unpack_checkpoint(self._store.get(key), key)

@@ -143,6 +143,35 @@ def test_memory_is_used_again_and_only_when_a_batch_is_done_with(monkeypatch: py
     assert all(place % 64 == 0 for place in places)
 
 
+def test_scans_that_fit_stay_with_the_accelerator_and_are_read_once() -> None:
+    """Here the CPU's own memory stands for the GPU's."""
+    part, other = of_lengths(9, 8, 7, 4, 3, 6), of_lengths(9, 9, 9, seed=1)
+    seen: list[int] = []
+
+    class Counted(Part):
+        def read(self, scan: int) -> NDArray[np.float32]:
+            seen.append(scan)
+            return part.read(scan)
+
+    counted = Counted(**{name: getattr(part, name) for name in Part.__dataclass_fields__})
+    feed = Feed(resident_bytes=6 * 9 * SAMPLES * 4 + 100)
+    for _ in range(3):
+        batches = Batches(counted, groups([5, 0], [3], [4, 1, 2]), longest=9, class_weight=2.0, moments=True)
+        plain = Batches(part, groups([5, 0], [3], [4, 1, 2]), longest=9, class_weight=2.0, moments=True)
+        fed = list(feed.of(batches))
+        assert [tuple(inputs["traces"].shape) for inputs, _, _ in fed] == [plain.shape(i) for i in range(3)]
+        for (inputs, labels, weights), (expected, own_labels, own_weights) in zip(fed, plain, strict=True):
+            np.testing.assert_array_equal(np.asarray(inputs["traces"]), expected["traces"])
+            np.testing.assert_array_equal(inputs["moments"], expected["moments"])
+            np.testing.assert_array_equal(labels, own_labels)
+            np.testing.assert_array_equal(weights, own_weights)
+    assert sorted(seen) == [0, 1, 2, 3, 4, 5]
+    # the other part finds no room any more
+    (only,) = feed.of(Batches(other, groups([2]), longest=9))
+    np.testing.assert_array_equal(np.asarray(only[0]["traces"])[0], other.read(2))
+    assert len(feed._resident) == 1
+
+
 def test_a_feed_that_is_left_early_reads_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     """As a training does whose loss is no number."""
     monkeypatch.setattr(data_batches, "AHEAD_BYTES", 0)

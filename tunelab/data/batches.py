@@ -102,12 +102,20 @@ class Feed:
     """Hands batches to Keras, one :class:`Batches` after another; make one for a training and keep it.
 
     A batch's traces lie in memory that is used again, since fresh memory of this size takes longer to be given by the
-    kernel than a scan takes to be copied, and TensorFlow takes them from there without a copy of its own.
+    kernel than a scan takes to be copied, and TensorFlow takes them from there without a copy of its own. Where a
+    GPU's memory holds all scans of a part, they are sent there once, and a batch is picked there.
     """
 
-    def __init__(self) -> None:
-        """Nothing is allocated yet."""
+    def __init__(self, resident_bytes: int = 0) -> None:
+        """Nothing is allocated yet.
+
+        Args:
+            resident_bytes: of a GPU's memory, for scans that stay there.
+        """
         self._free: list[NDArray[np.uint8]] = []
+        self._spare = resident_bytes
+        self._resident: dict[int, tuple[Part, Any]] = {}
+        """By identity: a part, and its scans as a tensor, each padded to the longest."""
 
     def of(self, batches: Batches) -> Iterator[Batch]:
         """One batch after another, the next one read ahead. A batch's traces are good until the next one is asked for.
@@ -116,6 +124,10 @@ class Feed:
             batches: of which scans.
         """
         if not len(batches):
+            return
+        if (resident := self._kept(batches)) is not None:
+            for index in range(len(batches)):
+                yield batches.with_traces(index, _picked(resident, batches, index))
             return
         if max(int(np.prod(batches.shape(i))) for i in range(len(batches))) * 4 < AHEAD_BYTES:
             yield from (batches[i] for i in range(len(batches)))
@@ -131,6 +143,22 @@ class Feed:
                 finally:
                     del batch
                     self._free.append(memory)
+
+    def _kept(self, batches: Batches) -> Any:
+        """The part's scans as a tensor of the accelerator, None where they do not fit."""
+        part = batches.part
+        if id(part) in self._resident:
+            return self._resident[id(part)][1]
+        size = part.n_scans * batches.longest * part.samples.n_samples * np.dtype(np.float32).itemsize
+        if size > self._spare:
+            return None
+        everything = Batches(part, [np.arange(part.n_scans)], longest=batches.longest)
+        padded = np.zeros((part.n_scans, batches.longest, part.samples.n_samples), np.float32)
+        long = everything.shape(0)[1]
+        everything.read(0, lambda _: padded[:, :long])
+        self._spare -= size
+        self._resident[id(part)] = part, keras.ops.convert_to_tensor(padded)
+        return self._resident[id(part)][1]
 
     def _read(self, batches: Batches, index: int) -> tuple[Batch, NDArray[np.uint8]]:
         memory: list[NDArray[np.uint8]] = []
@@ -150,6 +178,12 @@ def _aligned(size: int) -> NDArray[np.uint8]:
     raw = np.empty(size + _ALIGNMENT, np.uint8)
     start = -raw.ctypes.data % _ALIGNMENT
     return raw[start : start + size]
+
+
+def _picked(resident: Any, batches: Batches, index: int) -> Any:
+    """A batch's traces, picked where they are."""
+    picked = keras.ops.take(resident, keras.ops.convert_to_tensor(batches.batches[index].astype(np.int32)), axis=0)
+    return picked[:, : batches.shape(index)[1]]
 
 
 def _handed(batch: Batch) -> Batch:

@@ -20,3 +20,16 @@ def without_cudnn(dtype: str) -> str:
     if dtype not in ("float32", "float16"):
         return f"cuDNN has no LSTM in {dtype}"
     return ""
+
+
+def unused(model: keras.Model) -> tuple[str, ...]:
+    """What a model could have run on a GPU and does not; nothing where there is none.
+
+    Args:
+        model: of whatever family.
+    """
+    if not visible_gpus():
+        return ()
+    layers = [layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.LSTM)]
+    reasons = {reason for layer in layers if (reason := without_cudnn(layer.compute_dtype))}
+    return tuple(f"LSTM layers run trace by trace, not on cuDNN's kernel: {reason}." for reason in sorted(reasons))

@@ -49,9 +49,10 @@ class TrialSettings:
 
     def process(self) -> WorkerProcess:
         """A process that trains, or evaluates."""
+        threads = max(1, int(self.cpus))
         if self.store is None:
-            return WorkerProcess.start(self.trainer, store_url=self.folder, fence=self.fence)
-        return WorkerProcess.start(self.trainer, store=self.store)
+            return WorkerProcess.start(self.trainer, store_url=self.folder, fence=self.fence, threads=threads)
+        return WorkerProcess.start(self.trainer, store=self.store, threads=threads)
 
     def kept(self) -> Store:
         """The run's folder."""
@@ -66,13 +67,14 @@ class KerasTrainable(tune.Trainable):  # type: ignore[misc]
         self._data = data
         self._settings = settings
         self._process: WorkerProcess | None = settings.process()
+        self._successor: WorkerProcess | None = None
         self._begun = False
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Take the next trial in the same process, or in a new one when it has grown."""
+        """Take the next trial in the same process, or in its successor when it has grown."""
         if self._process is not None and self._process.worn():
-            self._end()
-            self._process = self._settings.process()
+            self._process.close()
+            self._process, self._successor = self._successor or self._settings.process(), None
         self._begun = False
         return True
 
@@ -97,14 +99,20 @@ class KerasTrainable(tune.Trainable):  # type: ignore[misc]
     def cleanup(self) -> None:
         """End the child."""
         self._end()
+        if self._successor is not None:
+            self._successor.close()
 
     def _step(self) -> dict[str, Any]:
         if self._process is None:
-            self._process, self._begun = self._settings.process(), False
+            self._process, self._successor = self._successor or self._settings.process(), None
+            self._begun = False
         if not self._begun:
             self._process.begin(self._task())
             self._begun = True
-        return self._process.step(self._settings.step_timeout)
+        result = self._process.step(self._settings.step_timeout)
+        if self._successor is None and self._process.worn():
+            self._successor = self._settings.process()  # imports its framework while this trial trains
+        return result
 
     def _task(self) -> Task:
         settings = self._settings
