@@ -307,6 +307,7 @@ class Timed:
     """A trainer and a store by a clock of their own."""
 
     parameters = 1
+    notes = ()
 
     def __init__(self, epoch: float, save: float, epochs: int) -> None:
         self.now, self.epoch, self.epochs = 0.0, 0, epochs

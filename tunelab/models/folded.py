@@ -21,6 +21,7 @@ from typing import Any
 import keras
 import numpy as np
 from keras import ops
+from keras.src.backend.common.variables import AutocastScope  # what Layer.__call__ opens, unless told not to
 
 from tunelab.models import recurrences
 from tunelab.models.accelerator import without_cudnn
@@ -37,7 +38,7 @@ class _InputNormalization(keras.layers.BatchNormalization):  # type: ignore[misc
     """
 
     def __init__(self, momentum: float = 0.99, given: Statistics | None = None, **more: Any) -> None:
-        super().__init__(momentum=momentum, **more)
+        super().__init__(momentum=momentum, dtype="float32", **more)
         self.keep = Dial(momentum)
         self.given = None if given is None else Dial(np.stack((given.mean, np.sqrt(given.variance))))
 
@@ -204,7 +205,9 @@ class _Hoisted:
     def build(self, sequences_shape: Any, affine_shape: Any = None) -> None:
         """Weights as those of the plain layer."""
         super().build(sequences_shape)  # type: ignore[misc]
-        self.rate = Dial(self.cell.dropout) if self.cell.dropout else None  # type: ignore[attr-defined]
+        cell = self.cell  # type: ignore[attr-defined]
+        self.rate = Dial(cell.dropout) if cell.dropout else None
+        cell.dropout = 0.0  # Keras' own code would draw a mask beside ours
 
     def compute_output_spec(self, sequences: Any, affine: Any = None, training: bool = False) -> Any:
         """Shape and type of the result."""
@@ -248,5 +251,5 @@ class HoistedLSTM(_Hoisted, keras.layers.LSTM):  # type: ignore[misc]
         x = sequences if affine is None else applied(sequences, affine)
         if (kept := self._kept(sequences, training)) is not None:
             x = x * ops.cast(kept, x.dtype)[:, None, :]
-        with keras.src.backend.AutoCastScope(self.compute_dtype):
+        with AutocastScope(self.compute_dtype):
             return keras.layers.LSTM.call(self, ops.cast(x, self.compute_dtype))

@@ -49,6 +49,11 @@ class TraceNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
     def compute_mask(self, inputs: Any, mask: Any = None) -> None:
         """None."""
 
+    def _moments(self, inputs: Any, mask: Any) -> tuple[Any, Any]:
+        """Keras' own squeezes the only channel away where there is one."""
+        mean, variance = super()._moments(inputs, mask)
+        return ops.reshape(mean, (inputs.shape[-1],)), ops.reshape(variance, (inputs.shape[-1],))
+
 
 def radar_inputs(n_samples: int) -> tuple[dict[str, Any], Any, Any]:
     """The two inputs of every model, the traces among them once more, and their mask (scan, trace).

@@ -17,7 +17,7 @@ class RowNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
     """Batch normalisation whose statistics leave out rows that are padding, its momentum on a dial."""
 
     def __init__(self, momentum: float = 0.99, **more: Any) -> None:
-        super().__init__(momentum=momentum, **more)
+        super().__init__(momentum=momentum, autocast=False, **more)
         self.keep = Dial(momentum)
 
     def build(self, x_shape: Any, mask_shape: Any = None) -> None:
@@ -81,7 +81,8 @@ def _normalise(x: Any, gamma: Any, beta: Any, weights: Any, epsilon: Any) -> Any
     scale = gamma * inverse
 
     def gradient(*args: Any, upstream: Any = None) -> Any:
-        above, _, _ = args if upstream is None else upstream
+        given = args if upstream is None else upstream
+        above = (given[0] if len(given) == 1 else given)[0]  # JAX gives one tuple of what flows back
         ones = ops.ones_like(weights)
         d_beta = total(above, ones)
         d_gamma = (total(above * x, ones) - mean * d_beta) * inverse
