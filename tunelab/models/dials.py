@@ -46,6 +46,17 @@ class SquaredPenalty(keras.regularizers.Regularizer):  # type: ignore[misc]
         return {"factor": self.factor}
 
 
+def silenced(shape: Any, rate: Any, seeds: keras.random.SeedGenerator) -> Any:
+    """What dropout multiplies by, float32: 0, or what keeps the mean. The bits that Keras' own dropout draws.
+
+    Args:
+        shape: of the result.
+        rate: share of zeros, a tensor.
+        seeds: as of a layer of Keras.
+    """
+    return ops.where(keras.random.uniform(shape, dtype="float32", seed=seeds) >= rate, 1 / (1 - rate), 0.0)
+
+
 def penalty(factor: float) -> SquaredPenalty | None:
     """The regulariser of a kernel; None where it would add nothing."""
     return SquaredPenalty(factor) if factor else None

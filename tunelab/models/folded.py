@@ -25,7 +25,7 @@ from keras.src.backend.common.variables import AutocastScope  # what Layer.__cal
 
 from tunelab.models import recurrences
 from tunelab.models.accelerator import without_cudnn
-from tunelab.models.dials import Dial, tensor
+from tunelab.models.dials import Dial, silenced, tensor
 from tunelab.statistics import Statistics
 
 
@@ -218,9 +218,8 @@ class _Hoisted:
         """What dropout multiplies each scan's features by, drawn as Keras draws it; None where it is off."""
         if not training or self.rate is None:
             return None
-        rate, shape = self.rate(), ops.shape(sequences)
-        drawn = keras.random.uniform((shape[0], shape[2]), seed=self.cell.seed_generator)  # type: ignore[attr-defined]
-        return ops.where(drawn >= rate, 1 / (1 - rate), 0.0)
+        shape = ops.shape(sequences)
+        return silenced((shape[0], shape[2]), self.rate(), self.cell.seed_generator)  # type: ignore[attr-defined]
 
     def _projected(self, sequences: Any, affine: Any, training: bool) -> Any:
         cell = self.cell  # type: ignore[attr-defined]

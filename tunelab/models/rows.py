@@ -10,7 +10,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from tunelab.models.dials import Dial, tensor
+from tunelab.models.dials import Dial, silenced, tensor
 
 
 class RowNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
@@ -107,15 +107,11 @@ class RateDropout(keras.layers.Layer):  # type: ignore[misc]
         """The same shape."""
         if not training:
             return x
-        rate = self.rate()
-        return x * ops.cast(ops.where(self._kept(x, rate), 1 / (1 - rate), 0.0), x.dtype)
+        return x * ops.cast(silenced(ops.shape(x), self.rate(), self.seeds), x.dtype)
 
     def compute_output_spec(self, x: Any, training: bool = False) -> Any:
         """Shape and type of the result."""
         return keras.KerasTensor(x.shape, dtype=self.compute_dtype)
-
-    def _kept(self, x: Any, rate: Any) -> Any:
-        return keras.random.uniform(ops.shape(x), seed=self.seeds) >= rate
 
 
 class PositionDropout(RateDropout):
