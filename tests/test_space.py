@@ -482,6 +482,8 @@ TRAINING = {
     "batch_size": 32,
     "class_weight": 1.0,
     "batch_norm_momentum": 0.99,
+    "precision": "float32",
+    "plain": False,
     "preprocessing": {  # as recorded
         "dewow": None,
         "window": None,

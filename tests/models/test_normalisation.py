@@ -94,7 +94,7 @@ def test_amplitudes_of_any_unit(kind: str, scale: float) -> None:
     model = build_model(params, SAMPLES, statistics(traces))
     fast = build_model({**params, "plain": False}, SAMPLES, statistics(traces))
     fast.set_weights(model.get_weights())
-    np.testing.assert_allclose(answers(fast, traces, [7, 7, 7]), answers(model, traces, [7, 7, 7]), atol=5e-5)
+    np.testing.assert_allclose(answers(fast, traces, [7, 7, 7]), answers(model, traces, [7, 7, 7]), atol=1e-5)
     seen = normalised(model, traces)
     np.testing.assert_allclose(seen, standardised(traces, kind), atol=2e-5)
     if kind == "global":

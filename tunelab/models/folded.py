@@ -72,7 +72,11 @@ class _InputNormalization(keras.layers.BatchNormalization):  # type: ignore[misc
 
 
 class SampleNormalization(_InputNormalization):
-    """A scale and an offset for each sample, shape (2, sample); what normalises the traces before is in them."""
+    """A scale and an offset for each sample, shape (2, sample); what normalises the traces before is in them.
+
+    It has a third row then, a centre to subtract from the traces first: a sample that hardly varies from trace to
+    trace, such as the direct wave, would lose in a product what it differs by from its mean.
+    """
 
     def build(self, traces_shape: Any, mask_shape: Any = None, moments_shape: Any = None) -> None:
         """Weights as those of the plain layer."""
@@ -89,15 +93,14 @@ class SampleNormalization(_InputNormalization):
         """
         taken = self._batch(traces, mask, moments) if training and self.trainable else (None, None)
         scale, offset = self._moved(*taken)
-        if self.given is not None:
-            centre, spread = ops.unstack(self.given(), 2)
-            scale = scale / spread
-            offset = offset - scale * centre
-        return ops.stack((scale, offset))
+        if self.given is None:
+            return ops.stack((scale, offset))
+        centre, spread = ops.unstack(self.given(), 2)
+        return ops.stack((scale / spread, offset, centre))
 
     def compute_output_spec(self, traces: Any, mask: Any, moments: Any = None, training: bool = False) -> Any:
         """Shape and type of the result."""
-        return keras.KerasTensor((2, traces.shape[-1]), dtype="float32")
+        return keras.KerasTensor((2 if self.given is None else 3, traces.shape[-1]), dtype="float32")
 
 
 class AmplitudeNormalization(_InputNormalization):
@@ -138,8 +141,8 @@ def project(x: Any, kernel: Any, bias: Any, affine: Any = None, kept: Any = None
         x: shape (scan, trace, feature).
         kernel: shape (feature, unit).
         bias: shape (unit,).
-        affine: scale and offset of each feature, shape (2, feature), float32; x is then taken for data, which no
-            gradient is asked for. None: x as it is.
+        affine: scale and offset of each feature, and a centre to subtract before, shape (2 or 3, feature), float32; x
+            is then taken for data, which no gradient is asked for. None: x as it is.
         kept: what each scan's features are multiplied by, shape (scan, feature); None: 1.
         dtype: of the product. In half the bits the affine is applied to x, whose range only float32 holds.
 
@@ -148,6 +151,8 @@ def project(x: Any, kernel: Any, bias: Any, affine: Any = None, kept: Any = None
     """
     if affine is not None and dtype in ("float16", "bfloat16"):
         x, affine = applied(x, affine), None
+    elif affine is not None:
+        x = _centred(x, affine)
     x, kernel, bias = ops.cast(x, dtype), ops.cast(kernel, dtype), ops.cast(bias, dtype)
     shape = (*ops.shape(x)[:2], kernel.shape[-1])
     if kept is not None:
@@ -155,7 +160,7 @@ def project(x: Any, kernel: Any, bias: Any, affine: Any = None, kept: Any = None
     rows = ops.reshape(x, (-1, x.shape[-1]))
     if affine is None:
         return ops.reshape(ops.matmul(rows, kernel), shape) + bias
-    scale, move = ops.unstack(affine, 2)
+    scale, move = affine[0], affine[1]
     offset = ops.matmul(move[None] if kept is None else kept * move, kernel) + bias
     return ops.reshape(_product_with_data(rows, kernel * scale[:, None]), shape) + offset[:, None]
 
@@ -173,8 +178,11 @@ def _product_with_data(rows: Any, kernel: Any) -> Any:
 
 def applied(x: Any, affine: Any) -> Any:
     """The normalised traces themselves, float32."""
-    scale, move = ops.unstack(affine, 2)
-    return ops.cast(x, "float32") * scale + move
+    return _centred(ops.cast(x, "float32"), affine) * affine[0] + affine[1]
+
+
+def _centred(x: Any, affine: Any) -> Any:
+    return x - affine[2] if affine.shape[0] == 3 else x
 
 
 class FoldedDense(keras.layers.Dense):  # type: ignore[misc]
