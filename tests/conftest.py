@@ -49,11 +49,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture(autouse=True)
 def _framework_of_a_trial(request: pytest.FixtureRequest) -> None:
-    """Tests of models run as trials do: one thread, every operation repeatable."""
+    """Tests of models run as trials do: one thread, every operation repeatable, from the same seed."""
     if request.node.get_closest_marker("tf"):
+        import keras
+
         from tunelab.backend import configure
 
         configure(1, 0)
+        keras.utils.set_random_seed(0)
 
 
 @pytest.fixture(scope="session")
