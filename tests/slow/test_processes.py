@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from held_trainable import hold, settings_in
 from small_models import small
 
 from tunelab.data.generated import Generated
 from tunelab.data.synthetic import SyntheticSettings, synthesize
 from tunelab.process import MAX_GROWTH
-from tunelab.tuning.trainable import KerasTrainable, TrialSettings
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray]
 
@@ -24,18 +24,7 @@ ONE_TRIAL = 150 * 10**6
 @pytest.mark.parametrize("structures", ["one", "many"])
 def test_memory_is_bounded(structures: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     drawn = random.Random(0)
-    settings = TrialSettings(
-        max_epochs=1,
-        patience=9,
-        cpus=1,
-        gpus=0,
-        folder=str(tmp_path / "run"),
-        fence=0,
-        store=None,
-        trainer="tunelab.keras_trainer",
-        step_timeout=600.0,
-        debug=False,
-    )
+    settings = settings_in(tmp_path / "run", max_epochs=1)
 
     def config(number: int) -> dict[str, Any]:
         family = drawn.choice(["lstm", "simple_rnn", "dense_rnn", "conv_rnn"]) if structures == "many" else "lstm"
@@ -44,16 +33,14 @@ def test_memory_is_bounded(structures: str, tmp_path: Path, capsys: pytest.Captu
         return {"trial": f"{number:04}", "seed": number, "params": small(family, **numbers, **units)}
 
     data = synthesize(SyntheticSettings(scans=24, traces=20, samples=64, shortest=0.6, seed=3))
-    one = KerasTrainable.__new__(KerasTrainable)  # Ray's own constructor wants a session
+    one = hold(config(0), Generated(dataset=data, chains=()), settings)
     held: list[int] = []
     processes: list[int] = []
     try:
         for number in range(TRIALS):
-            one.config = config(number)
             if number:
+                one.config = config(number)
                 one.reset_config(one.config)
-            else:
-                one.setup(one.config, Generated(dataset=data, chains=()), settings)
             result = one.step()
             assert result["ended"] == "epochs", result
             assert one._process is not None

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from held_trainable import hold, settings_in
 
 import tunelab.process
 from tunelab.data.dataset import Dataset
 from tunelab.data.generated import Generated
-from tunelab.tuning.trainable import KerasTrainable, TrialSettings
+from tunelab.tuning.trainable import KerasTrainable
 
 pytestmark = pytest.mark.ray
 
@@ -22,21 +23,8 @@ def trainable(small_data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     """As Ray holds it, its trials those of the quick trainer."""
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
     monkeypatch.setenv("TUNELAB_QUICK_SHARE", "0")
-    settings = TrialSettings(
-        max_epochs=3,
-        patience=9,
-        cpus=3,
-        gpus=0,
-        folder=str(tmp_path / "run"),
-        fence=0,
-        store=None,
-        trainer="quick_trainer",
-        step_timeout=120.0,
-        debug=False,
-    )
-    one = KerasTrainable.__new__(KerasTrainable)  # Ray's own constructor wants a session
-    one.config = config("0001")
-    one.setup(one.config, Generated(dataset=small_data, chains=()), settings)
+    settings = settings_in(tmp_path / "run", max_epochs=3, trainer="quick_trainer", cpus=3)
+    one = hold(config("0001"), Generated(dataset=small_data, chains=()), settings)
     yield one
     one.cleanup()
 

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from held_trainable import hold, settings_in
 from ray.tune.schedulers import TrialScheduler
 from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -31,7 +32,7 @@ from tunelab.tuning.hparams import COLUMNS, POOLED, TensorBoardLogs
 from tunelab.tuning.record import Recorder
 from tunelab.tuning.reporter import Goal, Reporter
 from tunelab.tuning.scheduler import RecordingScheduler
-from tunelab.tuning.trainable import KerasTrainable, TrialSettings, evaluate_stored
+from tunelab.tuning.trainable import KerasTrainable, evaluate_stored
 
 pytestmark = pytest.mark.ray
 
@@ -199,25 +200,11 @@ class Trials:
 
     def __init__(self, data: Dataset, folder: Path) -> None:
         self.access = Generated(dataset=data, chains=())
-        self.settings = TrialSettings(
-            max_epochs=1,
-            patience=2,
-            cpus=1,
-            gpus=0,
-            folder=str(folder / "run"),
-            fence=0,
-            store=None,
-            trainer="tunelab.keras_trainer",
-            step_timeout=600,
-            debug=True,
-        )
+        self.settings = settings_in(folder / "run", max_epochs=1)
         self.store = FolderStore(folder / "run" / "weights")
 
     def begin(self) -> KerasTrainable:
-        one = object.__new__(KerasTrainable)  # Ray's own constructor wants a logger and a storage
-        one.config = {"trial": "0001", "seed": 3, "params": normalise(PARAMS)}
-        one.setup(one.config, self.access, self.settings)
-        return one
+        return hold({"trial": "0001", "seed": 3, "params": normalise(PARAMS)}, self.access, self.settings)
 
 
 @pytest.fixture
