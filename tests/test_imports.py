@@ -23,6 +23,8 @@ FLOORS = {  # module or room -> floor; a room is a folder, all of whose modules 
     "files": 0,
     "npy": 0,
     "preprocessing": 0,
+    "augmentation": 0,
+    "objective": 0,
     "statistics": 0,
     "journal": 1,
     "ranking": 1,

@@ -479,6 +479,10 @@ CONVOLUTIONAL = {  # blocks, reduce, batch normalisation before dense, activatio
 }
 TRAINING = {
     "learning_rate": 0.001,
+    "rate_schedule": {"kind": "constant", "warm_up": 0.3, "patience": 4},
+    "optimizer": {"kind": "adam", "weight_decay": 0.004, "momentum": 0.9, "clip_norm": None},
+    "loss": {"kind": "cross_entropy", "focus": 2.0, "cross_entropy_share": 0.0, "edge_smoothing": 0.0},
+    "averaging": 0.0,
     "batch_size": 32,
     "class_weight": 1.0,
     "batch_norm_momentum": 0.99,
@@ -491,6 +495,15 @@ TRAINING = {
         "rate": None,
         "background": "none",
         "gain": 0.0,
+    },
+    "augmentation": {
+        "background": 0.0,
+        "mirror": 0.0,
+        "polarity": 0.0,
+        "gain_db": 0.0,
+        "shift": 0.0,
+        "noise_db": None,
+        "drop": 0.0,
     },
     "normalisation": "none",
     "protocol": "incremental",

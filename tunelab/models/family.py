@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from tunelab.augmentation import Augmentation
+from tunelab.objective import Loss, Optimizer, RateSchedule
 from tunelab.preprocessing import Preprocessing
 from tunelab.statistics import Statistics
 
@@ -34,7 +36,13 @@ class Params(Section):
 
     family: str
     learning_rate: float = Field(default=1e-3, strict=True, gt=0, allow_inf_nan=False)
-    """Of Adam."""
+    """Of the optimiser; where the rate is scheduled, its highest."""
+    rate_schedule: RateSchedule = RateSchedule()
+    optimizer: Optimizer = Optimizer()
+    loss: Loss = Loss()
+    averaging: Rate = 0.0
+    """Share of the average over epochs' weights that each epoch keeps; the average is evaluated, chosen and exported in
+    place of the weights, which train on as they are. It steadies curves that jump from epoch to epoch."""
     batch_size: Size = 32
     """Scans."""
     class_weight: float = Field(default=1.0, strict=True, gt=0, allow_inf_nan=False)
@@ -48,6 +56,8 @@ class Params(Section):
     """Whether the model is a stack of plain Keras layers, to compare with: the same mathematics, but slower."""
     preprocessing: Preprocessing = Preprocessing()
     """What happens to each scan before the model sees it; searched by choices alone, of keys or of whole mappings."""
+    augmentation: Augmentation = Augmentation()
+    """What is varied of training scans each time they are read."""
     normalisation: Literal["none", "per_sample", "global"] = "none"
     """Input less its mean, over its standard deviation, both of the training scans: of each sample, or of all samples
     together."""

@@ -29,9 +29,20 @@ FAMILIES: Mapping[str, Family[Any]] = {
     "conv_rnn": conv_rnn.FAMILY,
 }
 _OUTSIDE = frozenset(
-    ("learning_rate", "batch_size", "class_weight", "preprocessing", "protocol", "shard_epochs", "shard_patience")
+    (
+        "learning_rate",
+        "rate_schedule",
+        "averaging",
+        "batch_size",
+        "class_weight",
+        "preprocessing",
+        "augmentation",
+        "protocol",
+        "shard_epochs",
+        "shard_patience",
+    )
 )
-"""Keys of :class:`Params` that no model depends on."""
+"""Keys of :class:`Params` that no compiled step depends on."""
 
 
 class _AnyParams(Params):
