@@ -7,18 +7,19 @@ import keras
 from tunelab.backend import visible_gpus
 
 
-def without_cudnn(dtype: str) -> str:
-    """Why an LSTM layer does not run on cuDNN's kernel; empty: it does.
+def without_cudnn(dtype: str, layer: str = "LSTM") -> str:
+    """Why a recurrent layer does not run on cuDNN's kernel; empty: it does.
 
-    Its other conditions hold for every layer here: tanh and sigmoid, a bias, no recurrent dropout, nothing masked.
+    Its other conditions hold for every layer that is asked about: tanh and sigmoid, a bias, nothing masked.
 
     Args:
         dtype: that the layer computes in.
+        layer: its kind, LSTM or GRU.
     """
     if keras.backend.backend() == "torch" or not visible_gpus():
         return "no GPU that TensorFlow or JAX can use"
     if dtype not in ("float32", "float16"):
-        return f"cuDNN has no LSTM in {dtype}"
+        return f"cuDNN has no {layer} in {dtype}"
     return ""
 
 
@@ -30,6 +31,10 @@ def unused(model: keras.Model) -> tuple[str, ...]:
     """
     if not visible_gpus():
         return ()
-    layers = [layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.LSTM)]
-    reasons = {reason for layer in layers if (reason := without_cudnn(layer.compute_dtype))}
-    return tuple(f"LSTM layers run trace by trace, not on cuDNN's kernel: {reason}." for reason in sorted(reasons))
+    reasons = set()
+    for layer in model._flatten_layers():
+        kind = "LSTM" if isinstance(layer, keras.layers.LSTM) else "GRU" if isinstance(layer, keras.layers.GRU) else ""
+        if kind:
+            why = "recurrent dropout" if layer.recurrent_dropout else without_cudnn(layer.compute_dtype, kind)
+            reasons |= {f"{kind} layers run trace by trace, not on cuDNN's kernel: {why}."} if why else set()
+    return tuple(sorted(reasons))

@@ -1,22 +1,29 @@
 """conv_rnn: convolutions along the samples of each trace, a dense layer, then plain recurrent layers across traces.
 
-The traces of a scan are folded into the batch for the convolutions, so that nothing runs across traces before the
-recurrent layers. All shapes below are (scan * trace, position, channel) until then.
+Nothing runs across traces before the recurrent layers.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from tunelab.errors import ModelError
-from tunelab.models.family import Family, Layers, Params, Penalty, Rate, Section, Size, as_list, check_lengths, length
-
-if TYPE_CHECKING:
-    import keras
-
-    from tunelab.statistics import Statistics
+from tunelab.models.family import (
+    Family,
+    Layers,
+    Penalty,
+    Rate,
+    RecurrentParams,
+    Section,
+    Size,
+    as_list,
+    check_lengths,
+    length,
+)
+from tunelab.models.recurrent import layers
+from tunelab.models.stack import Activation, Signal, Stack
 
 
 class Pool(Section):
@@ -34,7 +41,7 @@ class Convolution(Section):
     """Positions."""
     stride: Size
     """Positions."""
-    activation: Literal["linear", "relu", "elu", "tanh"] = "relu"
+    activation: Activation = "relu"
     pool: Pool | None = None
     batch_norm: Literal["none", "before_pool", "after_pool"] = "none"
     dropout: Rate = 0.0
@@ -45,7 +52,7 @@ class Dense(Section):
     """The dense layer that makes one vector of a trace."""
 
     units: Size
-    activation: Literal["linear", "relu", "elu", "tanh"]
+    activation: Activation
 
 
 class Penalties(Section):
@@ -56,7 +63,7 @@ class Penalties(Section):
     """On the dense layer's kernel and the recurrent input kernels."""
 
 
-class ConvRnnParams(Params):
+class ConvRnnParams(RecurrentParams):
     """Convolutions in front of recurrent layers."""
 
     family: Literal["conv_rnn"] = "conv_rnn"
@@ -82,93 +89,17 @@ class ConvRnnParams(Params):
         return raw
 
 
-def build(params: ConvRnnParams, n_samples: int, given: Statistics | None) -> keras.Model:
-    """The model of fast layers; shapes as in :class:`~tunelab.models.family.Family`."""
-    from keras import layers as kl
-    from keras import ops
-
-    from tunelab.models.convolutions import PooledConvolution
-    from tunelab.models.dials import penalty
-    from tunelab.models.folded import AmplitudeNormalization, HoistedSimpleRNN
-    from tunelab.models.layers import UnfoldTraces, head, measured_inputs, normalised
-    from tunelab.models.rows import PositionDropout, RowNormalization
-
-    fits(params, n_samples)
-    inputs, traces, mask = measured_inputs(n_samples)
-    rows = ops.reshape(mask, (-1,))
-    momentum = params.batch_norm_momentum
-    if given is not None:
-        traces = normalised(traces, given)
-    affine = AmplitudeNormalization(momentum, given)(traces, mask, inputs["moments"])
-    x = ops.reshape(traces, (-1, n_samples, 1))
+def assemble(params: ConvRnnParams, stack: Stack[Any]) -> Signal:
+    """The blocks, one vector of a trace, the dense layer, the recurrent layers."""
+    x = stack.positions(stack.first_norm(stack.traces(), params.norm, amplitude=True))
     for block in params.convolutions:
-        pool = (block.pool.size, block.pool.stride) if block.pool is not None else None
-        between = block.batch_norm == "before_pool"
-        x = PooledConvolution(
-            block.filters,
-            block.kernel,
-            strides=block.stride,
-            pool=None if between else pool,
-            activation=block.activation,
-            kernel_regularizer=penalty(params.l2.convolution),
-        )(x, affine)
-        affine = None
-        if block.batch_norm != "none":
-            x = RowNormalization(momentum)(x, rows)
-        if between and pool is not None:
-            x = kl.MaxPooling1D(*pool)(x)
-        if block.dropout:
-            x = PositionDropout(block.dropout)(x)
-    x = kl.Flatten()(x) if params.reduce == "flatten" else kl.GlobalAveragePooling1D()(x)
-    x = UnfoldTraces()(x, traces)
+        x = stack.block(x, block, params.norm, params.l2.convolution)
+    x = stack.vector(x, "flatten" if params.reduce == "flatten" else "average")
     if params.batch_norm_before_dense:
-        x = RowNormalization(momentum)(x, mask)
-    x = kl.Dense(params.dense.units, activation=params.dense.activation, kernel_regularizer=penalty(params.l2.rest))(x)
-    for units, dropout in zip(params.units, params.dropout, strict=True):
-        x = HoistedSimpleRNN(units, dropout=dropout, kernel_regularizer=penalty(params.l2.rest))(x)
-    return head(inputs, x, "conv_rnn")
-
-
-def plain(params: ConvRnnParams, n_samples: int) -> keras.Model:
-    """The model of plain layers; shapes as in :class:`~tunelab.models.family.Family`."""
-    from keras import layers as kl
-    from keras import ops
-
-    from tunelab.models.layers import UnfoldTraces, batch_norm, head, penalty, radar_inputs, simple_rnn
-
-    fits(params, n_samples)
-    inputs, traces, mask = radar_inputs(n_samples)
-    flat_mask = ops.reshape(mask, (-1, 1))
-    momentum = params.batch_norm_momentum
-
-    def normalised(x: Any) -> Any:
-        return batch_norm(x, ops.repeat(flat_mask, x.shape[1], axis=1), momentum)
-
-    x = normalised(ops.reshape(traces, (-1, n_samples, 1)))
-    for block in params.convolutions:
-        x = kl.Conv1D(
-            block.filters,
-            block.kernel,
-            strides=block.stride,
-            activation=block.activation,
-            kernel_regularizer=penalty(params.l2.convolution),
-        )(x)
-        if block.batch_norm == "before_pool":
-            x = normalised(x)
-        if block.pool is not None:
-            x = kl.MaxPooling1D(block.pool.size, strides=block.pool.stride)(x)
-        if block.batch_norm == "after_pool":
-            x = normalised(x)
-        if block.dropout:
-            x = kl.Dropout(block.dropout)(x)
-    x = kl.Flatten()(x) if params.reduce == "flatten" else kl.GlobalAveragePooling1D()(x)
-    x = UnfoldTraces()(x, traces)
-    if params.batch_norm_before_dense:
-        x = batch_norm(x, mask, momentum)
-    x = kl.Dense(params.dense.units, activation=params.dense.activation, kernel_regularizer=penalty(params.l2.rest))(x)
-    for units, dropout in zip(params.units, params.dropout, strict=True):
-        x = simple_rnn(x, mask, units, dropout, params.l2.rest)
-    return head(inputs, x, "conv_rnn")
+        x = stack.norm(x, params.norm)
+    rest = params.l2.rest
+    x = stack.dense(x, params.dense.units, params.dense.activation, l2=rest)
+    return layers(stack, x, params, cell="simple", units=params.units, dropout=params.dropout, l2=rest, first=False)
 
 
 def outline(params: ConvRnnParams) -> str:
@@ -202,11 +133,4 @@ def fits(params: ConvRnnParams, n_samples: int) -> None:
             left = (left - size) // stride + 1
 
 
-FAMILY = Family(
-    params=ConvRnnParams,
-    plain=plain,
-    build=build,
-    dials=frozenset({"dropout", "l2"}),
-    outline=outline,
-    fits=fits,
-)
+FAMILY = Family(params=ConvRnnParams, assemble=assemble, outline=outline, fits=fits)

@@ -10,8 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from tunelab.augmentation import Augmentation
 from tunelab.objective import Loss, Optimizer, RateSchedule
+from tunelab.models.stack import Norm, Signal, Stack
 from tunelab.preprocessing import Preprocessing
-from tunelab.statistics import Statistics
 
 if TYPE_CHECKING:
     import keras
@@ -69,8 +69,23 @@ class Params(Section):
     """Epochs on a shard without a better average precision on the tune split before the next shard; likewise."""
 
 
+class RecurrentParams(Params):
+    """What families with recurrent layers take besides. The defaults are those of the sixteen hand-run models."""
+
+    bidirectional: bool = Field(default=False, strict=True)
+    """Whether recurrent layers go over the traces in both directions, with so many units each."""
+    recurrent_dropout: Rate = 0.0
+    """Of recurrent layers' states; Keras' own loop runs such layers, which is slower and not for cuDNN."""
+    residual: bool = Field(default=False, strict=True)
+    """Whether the input of each recurrent layer but the first is added to its output, by way of a linear layer where
+    their widths differ."""
+    norm: Norm = "batch"
+    """What normalises between layers, and the traces in front of them: batch normalisation, layer normalisation, which
+    goes by each trace alone, or nothing."""
+
+
 def _always_fits(params: Params, n_samples: int) -> None:
-    """Families without convolutions fit every number of samples."""
+    """Families that lose no positions at the ends fit every number of samples."""
 
 
 P = TypeVar("P", bound=Params)
@@ -78,19 +93,14 @@ P = TypeVar("P", bound=Params)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Family(Generic[P]):
-    """An entry of the table."""
+    """An entry of the table: a family that is assembled, or a user's own, which is a function."""
 
     params: type[P]
-    plain: Callable[[P, int], keras.Model]
+    assemble: Callable[[P, Stack[Any]], Signal] | None = None
+    """Which layers follow each other, up to the softmax over negative and positive. None: it is a user's own."""
+    own: Callable[[P, int], keras.Model] | None = None
     """Params and samples a trace -> a model of ``{"traces": (scan, trace, sample), "lengths": (scan,)}``, which
-    answers (scan, trace, 2), the softmax over negative and positive. Of layers that come with Keras."""
-    build: Callable[[P, int, Statistics | None], keras.Model] | None = None
-    """The same model, with the same weights in the same order, of layers that are faster on wide traces. Also takes
-    the statistics of the training scans by which traces are normalised first, and, where that is at hand,
-    ``"moments"`` (scan, 2, sample): mean and standard deviation over each scan's traces. None: there is none."""
-    dials: frozenset[str] = frozenset()
-    """Keys of params, at any depth, whose numbers ``build`` puts on dials (:mod:`tunelab.models.dials`): models that
-    differ in nothing else share a compiled step. Whether such a number is 0 may still decide what is built."""
+    answers (scan, trace, 2)."""
     outline: Callable[[P], str]
     """The layers in a word without blanks, such as ``lstm100-lstm200``."""
     fits: Callable[[P, int], None] = _always_fits

@@ -21,10 +21,7 @@ from typing import Any
 import keras
 import numpy as np
 from keras import ops
-from keras.src.backend.common.variables import AutocastScope  # what Layer.__call__ opens, unless told not to
 
-from tunelab.models import recurrences
-from tunelab.models.accelerator import without_cudnn
 from tunelab.models.dials import Dial, silenced, tensor
 from tunelab.statistics import Statistics
 
@@ -185,8 +182,20 @@ def _centred(x: Any, affine: Any) -> Any:
     return x - affine[2] if affine.shape[0] == 3 else x
 
 
+class Affine(keras.layers.Layer):  # type: ignore[misc]
+    """Scale and offset, as :func:`applied`, by themselves."""
+
+    def call(self, x: Any, affine: Any) -> Any:
+        """(scan, trace, sample)."""
+        return ops.cast(applied(x, affine), self.compute_dtype)
+
+    def compute_output_spec(self, x: Any, affine: Any) -> Any:
+        """Shape and type of the result."""
+        return keras.KerasTensor(x.shape, dtype=self.compute_dtype)
+
+
 class FoldedDense(keras.layers.Dense):  # type: ignore[misc]
-    """A linear dense layer of traces, normalised as it reads them."""
+    """A dense layer of traces, normalised as it reads them."""
 
     def __init__(self, units: int, **more: Any) -> None:
         super().__init__(units, autocast=False, **more)
@@ -197,66 +206,9 @@ class FoldedDense(keras.layers.Dense):  # type: ignore[misc]
 
     def call(self, traces: Any, affine: Any) -> Any:
         """(scan, trace, unit)."""
-        return project(traces, tensor(self.kernel), tensor(self.bias), affine, dtype=self.compute_dtype)
+        x = project(traces, tensor(self.kernel), tensor(self.bias), affine, dtype=self.compute_dtype)
+        return self.activation(x)
 
     def compute_output_spec(self, traces: Any, affine: Any) -> Any:
         """Shape and type of the result."""
         return keras.KerasTensor((*traces.shape[:-1], self.units), dtype=self.compute_dtype)
-
-
-class _Hoisted:
-    """What a recurrent layer of Keras becomes: one product of its input, and a rate of dropout on a dial."""
-
-    def __init__(self, units: int, **more: Any) -> None:
-        super().__init__(units, return_sequences=True, autocast=False, **more)  # type: ignore[call-arg]
-
-    def build(self, sequences_shape: Any, affine_shape: Any = None) -> None:
-        """Weights as those of the plain layer."""
-        super().build(sequences_shape)  # type: ignore[misc]
-        cell = self.cell  # type: ignore[attr-defined]
-        self.rate = Dial(cell.dropout) if cell.dropout else None
-        cell.dropout = 0.0  # Keras' own code would draw a mask beside ours
-
-    def compute_output_spec(self, sequences: Any, affine: Any = None, training: bool = False) -> Any:
-        """Shape and type of the result."""
-        shape = (*sequences.shape[:-1], self.units)  # type: ignore[attr-defined]
-        return keras.KerasTensor(shape, dtype=self.compute_dtype)  # type: ignore[attr-defined]
-
-    def _kept(self, sequences: Any, training: bool) -> Any:
-        """What dropout multiplies each scan's features by, drawn as Keras draws it; None where it is off."""
-        if not training or self.rate is None:
-            return None
-        shape = ops.shape(sequences)
-        return silenced((shape[0], shape[2]), self.rate(), self.cell.seed_generator)  # type: ignore[attr-defined]
-
-    def _projected(self, sequences: Any, affine: Any, training: bool) -> Any:
-        cell = self.cell  # type: ignore[attr-defined]
-        kernel, bias = tensor(cell.kernel), tensor(cell.bias)
-        return project(sequences, kernel, bias, affine, self._kept(sequences, training), cell.compute_dtype)
-
-    def _recurrent(self) -> Any:
-        cell = self.cell  # type: ignore[attr-defined]
-        return ops.cast(tensor(cell.recurrent_kernel), cell.compute_dtype)
-
-
-class HoistedSimpleRNN(_Hoisted, keras.layers.SimpleRNN):  # type: ignore[misc]
-    """:class:`keras.layers.SimpleRNN` that returns all states."""
-
-    def call(self, sequences: Any, affine: Any = None, training: bool = False) -> Any:
-        """(scan, trace, unit)."""
-        return recurrences.simple(self._projected(sequences, affine, training), self._recurrent())
-
-
-class HoistedLSTM(_Hoisted, keras.layers.LSTM):  # type: ignore[misc]
-    """:class:`keras.layers.LSTM` that returns all states; by cuDNN's kernel where that can be had."""
-
-    def call(self, sequences: Any, affine: Any = None, training: bool = False) -> Any:
-        """(scan, trace, unit)."""
-        if without_cudnn(self.compute_dtype):
-            return recurrences.lstm(self._projected(sequences, affine, training), self._recurrent())
-        # cuDNN makes one product of the input by itself, but takes no offset that differs from scan to scan
-        x = sequences if affine is None else applied(sequences, affine)
-        if (kept := self._kept(sequences, training)) is not None:
-            x = x * ops.cast(kept, x.dtype)[:, None, :]
-        with AutocastScope(self.compute_dtype):
-            return keras.layers.LSTM.call(self, ops.cast(x, self.compute_dtype))

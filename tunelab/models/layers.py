@@ -30,16 +30,49 @@ class TraceMask(keras.layers.Layer):  # type: ignore[misc]
 
 @keras.saving.register_keras_serializable("tunelab")
 class UnfoldTraces(keras.layers.Layer):  # type: ignore[misc]
-    """(scan * trace, feature) -> (scan, trace, feature), the shape taken from a tensor that was never folded."""
+    """(scan * trace, ...) -> (scan, trace, ...), the shape taken from a tensor that was never folded."""
 
     def call(self, folded: Any, like: Any) -> Any:
         """The same values, scans apart."""
         shape = ops.shape(like)
-        return ops.reshape(folded, (shape[0], shape[1], folded.shape[-1]))
+        return ops.reshape(folded, (shape[0], shape[1], *folded.shape[1:]))
 
     def compute_output_spec(self, folded: Any, like: Any) -> keras.KerasTensor:
         """Shape and type of the result."""
-        return keras.KerasTensor((*like.shape[:2], folded.shape[-1]), dtype=folded.dtype)
+        return keras.KerasTensor((*like.shape[:2], *folded.shape[1:]), dtype=folded.dtype)
+
+
+@keras.saving.register_keras_serializable("tunelab")
+class Doubled(keras.layers.Layer):  # type: ignore[misc]
+    """Every trace twice, cut to as many as another tensor has: the way back from a maximum over every two."""
+
+    def call(self, x: Any, like: Any) -> Any:
+        """(scan, trace, feature)."""
+        return ops.repeat(x, 2, axis=1)[:, : ops.shape(like)[1]]
+
+    def compute_output_spec(self, x: Any, like: Any) -> keras.KerasTensor:
+        """Shape and type of the result."""
+        return keras.KerasTensor((*like.shape[:2], x.shape[-1]), dtype=x.dtype)
+
+
+@keras.saving.register_keras_serializable("tunelab")
+class BothWays(keras.layers.Layer):  # type: ignore[misc]
+    """The states of a layer that went forwards beside those of one that went backwards, whose order is its own."""
+
+    def __init__(self, **more: Any) -> None:
+        super().__init__(**more)
+        self.supports_masking = True
+
+    def compute_mask(self, *_: Any, **__: Any) -> None:
+        """None: every layer is given its mask by name."""
+
+    def call(self, forwards: Any, backwards: Any) -> Any:
+        """(scan, trace, unit of both), the traces in their own order."""
+        return ops.concatenate((forwards, ops.flip(backwards, axis=1)), axis=-1)
+
+    def compute_output_spec(self, forwards: Any, backwards: Any) -> keras.KerasTensor:
+        """Shape and type of the result."""
+        return keras.KerasTensor((*forwards.shape[:2], 2 * forwards.shape[-1]), dtype=forwards.dtype)
 
 
 @keras.saving.register_keras_serializable("tunelab")
@@ -134,8 +167,3 @@ def penalty(factor: float) -> keras.regularizers.Regularizer:
     """The kernel regulariser, factor times the sum of squares."""
     return keras.regularizers.L2(factor)
 
-
-def simple_rnn(x: Any, mask: Any, units: int, dropout: float, l2: float) -> Any:
-    """A plain recurrent layer over traces, (scan, trace, feature) -> (scan, trace, units)."""
-    layer = keras.layers.SimpleRNN(units, return_sequences=True, dropout=dropout, kernel_regularizer=penalty(l2))
-    return layer(x, mask=mask)

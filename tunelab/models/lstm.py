@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Any, Literal
 
 from pydantic import model_validator
 
-from tunelab.models.family import Family, Layers, Params, Penalty, Rate, as_list, check_lengths, length
-
-if TYPE_CHECKING:
-    import keras
-
-    from tunelab.statistics import Statistics
+from tunelab.models.family import Family, Layers, Penalty, Rate, RecurrentParams, as_list, check_lengths, length
+from tunelab.models.recurrent import layers, passed_by
+from tunelab.models.stack import Signal, Stack
 
 
-class LstmParams(Params):
+class LstmParams(RecurrentParams):
     """A stack of LSTM layers."""
 
     family: Literal["lstm"] = "lstm"
@@ -29,35 +26,14 @@ class LstmParams(Params):
     _lengths = model_validator(mode="after")(check_lengths("dropout", lambda p: len(p.units), "units"))
 
 
-def build(params: LstmParams, n_samples: int, given: Statistics | None) -> keras.Model:
-    """The model of fast layers; shapes as in :class:`~tunelab.models.family.Family`."""
-    from tunelab.models.dials import penalty
-    from tunelab.models.folded import HoistedLSTM, SampleNormalization
-    from tunelab.models.layers import head, measured_inputs
-    from tunelab.models.rows import RowNormalization
-
-    inputs, x, mask = measured_inputs(n_samples)
-    affine = SampleNormalization(params.batch_norm_momentum, given)(x, mask, inputs["moments"])
-    for units, dropout in zip(params.units, params.dropout, strict=True):
-        x = x if affine is not None else RowNormalization(params.batch_norm_momentum)(x, mask)
-        x = HoistedLSTM(units, dropout=dropout, kernel_regularizer=penalty(params.l2))(x, affine)
-        affine = None
-    return head(inputs, x, "lstm")
-
-
-def plain(params: LstmParams, n_samples: int) -> keras.Model:
-    """The model of plain layers; shapes as in :class:`~tunelab.models.family.Family`."""
-    import keras
-
-    from tunelab.models.layers import batch_norm, head, penalty, radar_inputs
-
-    inputs, x, mask = radar_inputs(n_samples)
-    for units, dropout in zip(params.units, params.dropout, strict=True):
-        x = batch_norm(x, mask, params.batch_norm_momentum)
-        x = keras.layers.LSTM(units, return_sequences=True, dropout=dropout, kernel_regularizer=penalty(params.l2))(
-            x, mask=mask
-        )
-    return head(inputs, x, "lstm")
+def assemble(params: LstmParams, stack: Stack[Any]) -> Signal:
+    """Normalisation and an LSTM, and so on; residual connections pass by both."""
+    x = stack.traces()
+    for i, (units, dropout) in enumerate(zip(params.units, params.dropout, strict=True)):
+        normal = stack.norm(x, params.norm) if i else stack.first_norm(x, params.norm)
+        y = layers(stack, normal, params, cell="lstm", units=[units], dropout=[dropout], l2=params.l2)
+        x = passed_by(stack, x, y, params.l2) if params.residual and i else y
+    return x
 
 
 def outline(params: LstmParams) -> str:
@@ -65,4 +41,4 @@ def outline(params: LstmParams) -> str:
     return "-".join(f"lstm{units}" for units in params.units)
 
 
-FAMILY = Family(params=LstmParams, plain=plain, build=build, dials=frozenset({"dropout", "l2"}), outline=outline)
+FAMILY = Family(params=LstmParams, assemble=assemble, outline=outline)

@@ -96,10 +96,17 @@ def _normalise(x: Any, gamma: Any, beta: Any, weights: Any, epsilon: Any) -> Any
 
 
 class RateDropout(keras.layers.Layer):  # type: ignore[misc]
-    """:class:`keras.layers.Dropout`, the same masks, its rate on a dial."""
+    """:class:`keras.layers.Dropout`, the same masks, its rate on a dial.
 
-    def __init__(self, rate: float, **more: Any) -> None:
+    Args:
+        rate: share of zeros.
+        shared: axes along which one number holds for all, as in the spatial dropouts of Keras.
+        more: of :class:`keras.layers.Layer`.
+    """
+
+    def __init__(self, rate: float, *, shared: tuple[int, ...] = (), **more: Any) -> None:
         super().__init__(**more)
+        self.shared = shared
         self.rate = Dial(rate)
         self.seeds = keras.random.SeedGenerator()
 
@@ -107,7 +114,8 @@ class RateDropout(keras.layers.Layer):  # type: ignore[misc]
         """The same shape."""
         if not training:
             return x
-        return x * ops.cast(silenced(ops.shape(x), self.rate(), self.seeds), x.dtype)
+        shape = [1 if axis in self.shared else size for axis, size in enumerate(ops.shape(x))]
+        return x * ops.cast(silenced(shape, self.rate(), self.seeds), x.dtype)
 
     def compute_output_spec(self, x: Any, training: bool = False) -> Any:
         """Shape and type of the result."""

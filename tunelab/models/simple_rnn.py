@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Any, Literal
 
 from pydantic import model_validator
 
-from tunelab.models.family import Family, Layers, Params, Penalty, Rate, as_list, check_lengths, length
-
-if TYPE_CHECKING:
-    import keras
-
-    from tunelab.statistics import Statistics
+from tunelab.models.family import Family, Layers, Penalty, Rate, RecurrentParams, as_list, check_lengths, length
+from tunelab.models.recurrent import layers
+from tunelab.models.stack import Signal, Stack
 
 
-class SimpleRnnParams(Params):
+class SimpleRnnParams(RecurrentParams):
     """A stack of plain recurrent layers."""
 
     family: Literal["simple_rnn"] = "simple_rnn"
@@ -29,29 +26,10 @@ class SimpleRnnParams(Params):
     _lengths = model_validator(mode="after")(check_lengths("dropout", lambda p: len(p.units), "units"))
 
 
-def build(params: SimpleRnnParams, n_samples: int, given: Statistics | None) -> keras.Model:
-    """The model of fast layers; shapes as in :class:`~tunelab.models.family.Family`."""
-    from tunelab.models.dials import penalty
-    from tunelab.models.folded import HoistedSimpleRNN, SampleNormalization
-    from tunelab.models.layers import head, measured_inputs
-
-    inputs, x, mask = measured_inputs(n_samples)
-    affine = SampleNormalization(params.batch_norm_momentum, given)(x, mask, inputs["moments"])
-    for units, dropout in zip(params.units, params.dropout, strict=True):
-        x = HoistedSimpleRNN(units, dropout=dropout, kernel_regularizer=penalty(params.l2))(x, affine)
-        affine = None
-    return head(inputs, x, "simple_rnn")
-
-
-def plain(params: SimpleRnnParams, n_samples: int) -> keras.Model:
-    """The model of plain layers; shapes as in :class:`~tunelab.models.family.Family`."""
-    from tunelab.models.layers import batch_norm, head, radar_inputs, simple_rnn
-
-    inputs, x, mask = radar_inputs(n_samples)
-    x = batch_norm(x, mask, params.batch_norm_momentum)
-    for units, dropout in zip(params.units, params.dropout, strict=True):
-        x = simple_rnn(x, mask, units, dropout, params.l2)
-    return head(inputs, x, "simple_rnn")
+def assemble(params: SimpleRnnParams, stack: Stack[Any]) -> Signal:
+    """Normalisation, then the recurrent layers."""
+    x = stack.first_norm(stack.traces(), params.norm)
+    return layers(stack, x, params, cell="simple", units=params.units, dropout=params.dropout, l2=params.l2)
 
 
 def outline(params: SimpleRnnParams) -> str:
@@ -59,4 +37,4 @@ def outline(params: SimpleRnnParams) -> str:
     return "-".join(f"rnn{units}" for units in params.units)
 
 
-FAMILY = Family(params=SimpleRnnParams, plain=plain, build=build, dials=frozenset({"dropout", "l2"}), outline=outline)
+FAMILY = Family(params=SimpleRnnParams, assemble=assemble, outline=outline)

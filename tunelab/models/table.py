@@ -12,9 +12,20 @@ from pydantic import ConfigDict, ValidationError
 
 from tunelab.domains import Outside, Point
 from tunelab.errors import DataError, ModelError, SpaceError, did_you_mean
-from tunelab.models import conv_rnn, dense_rnn, lstm, simple_rnn
+from tunelab.models import (
+    birnn,
+    conv2d_rnn,
+    conv_rnn,
+    dense_rnn,
+    lstm,
+    simple_rnn,
+    tcn,
+    transformer,
+    unet1d,
+)
 from tunelab.models.chains import MOST_CHAINS, chains_of
 from tunelab.models.family import Family, Params
+from tunelab.models.tally import Cost, Tally
 from tunelab.preprocessing import Preprocessing, chain_of
 from tunelab.space import Space, Start, explain
 from tunelab.statistics import Statistics
@@ -27,7 +38,15 @@ FAMILIES: Mapping[str, Family[Any]] = {
     "simple_rnn": simple_rnn.FAMILY,
     "dense_rnn": dense_rnn.FAMILY,
     "conv_rnn": conv_rnn.FAMILY,
+    "birnn": birnn.FAMILY,
+    "conv2d_rnn": conv2d_rnn.FAMILY,
+    "tcn": tcn.FAMILY,
+    "unet1d": unet1d.FAMILY,
+    "transformer": transformer.FAMILY,
 }
+DIALS = frozenset(("batch_norm_momentum", "dropout", "front_dropout", "conv_dropout", "l2"))
+"""Keys of params, at any depth, whose numbers fast layers read from dials (:mod:`tunelab.models.dials`): models that
+differ in nothing else share a compiled step. Whether such a number is 0 may still decide what is built."""
 _OUTSIDE = frozenset(
     (
         "learning_rate",
@@ -75,7 +94,7 @@ def find_family(name: str) -> Family[Any]:
     def own(params: _AnyParams, n_samples: int) -> keras.Model:
         return build(params.model_dump(), n_samples)
 
-    return Family(params=_AnyParams, plain=own, outline=lambda params: function)
+    return Family(params=_AnyParams, own=own, outline=lambda params: function)
 
 
 def normalise(raw: Mapping[str, Any], place: str = "params") -> dict[str, Any]:
@@ -115,9 +134,12 @@ def build_model(params: Mapping[str, Any], n_samples: int, statistics: Statistic
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(typed.precision)
     try:
-        if family.build is not None and not typed.plain:
-            return family.build(typed, n_samples, given)
-        model = family.plain(typed, n_samples)
+        if family.assemble is not None and not typed.plain:
+            from tunelab.models.fast_stack import FastStack
+
+            fast = FastStack(n_samples, typed.batch_norm_momentum, given)
+            return fast.answer(family.assemble(typed, fast), typed.family)
+        model = _plain(family, typed, n_samples)
         if given is None:
             return model
         from tunelab.models.layers import normalised_inputs
@@ -125,6 +147,34 @@ def build_model(params: Mapping[str, Any], n_samples: int, statistics: Statistic
         return normalised_inputs(model, given)
     finally:
         keras.config.set_dtype_policy(before)
+
+
+def _plain(family: Family[Any], typed: Any, n_samples: int) -> keras.Model:
+    """The model of plain Keras layers."""
+    if family.assemble is None:
+        assert family.own is not None
+        return family.own(typed, n_samples)
+    from tunelab.models.plain_stack import PlainStack
+
+    stack = PlainStack(n_samples, typed.batch_norm_momentum)
+    return stack.answer(family.assemble(typed, stack), typed.family)
+
+
+def cost_of(params: Mapping[str, Any], n_samples: int) -> Cost | None:
+    """What a model of these params costs, without building it; None for a family of one's own.
+
+    Args:
+        params: ``{"family": ..., ...}``.
+        n_samples: samples a trace, after preprocessing.
+
+    Raises:
+        ModelError: as :func:`build_model`.
+    """
+    family, typed = _fitting(params, n_samples)
+    if family.assemble is None:
+        return None
+    tally = Tally(n_samples)
+    return tally.cost(family.assemble(typed, tally))
 
 
 def structure(params: Mapping[str, Any], *, dials: bool = True) -> str:
@@ -137,14 +187,14 @@ def structure(params: Mapping[str, Any], *, dials: bool = True) -> str:
         dials: whether what stands on them may differ.
     """
     typed = _typed(params, "params")
-    free = {"batch_norm_momentum", *find_family(params["family"]).dials} if dials and has_dials(params) else set()
+    free = DIALS if dials and has_dials(params) else frozenset[str]()
     kept = {key: value for key, value in typed.model_dump(mode="json").items() if key not in _OUTSIDE}
     return json.dumps(_masked(kept, free), sort_keys=True)
 
 
 def has_dials(params: Mapping[str, Any]) -> bool:
     """Whether the model of these params has its numbers, and the statistics it normalises by, on dials."""
-    return find_family(params["family"]).build is not None and not _typed(params, "params").plain
+    return find_family(params["family"]).assemble is not None and not _typed(params, "params").plain
 
 
 def _masked(value: Any, dials: Collection[str], dialled: bool = False) -> Any:
