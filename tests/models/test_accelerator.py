@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from small_models import small
 
-from tunelab.models import FAMILIES, accelerator, build_model, folded
+from tunelab.models import FAMILIES, accelerator, build_model, hoisted
 from tunelab.models.accelerator import unused, without_cudnn
 
 pytestmark = pytest.mark.tf
@@ -55,17 +55,24 @@ def test_it_is_said_where_a_gpu_is_there_and_cudnn_does_not_serve(monkeypatch: p
     assert unused(full) == ()
     assert unused(half) == ("LSTM layers run trace by trace, not on cuDNN's kernel: cuDNN has no LSTM in bfloat16.",)
     assert unused(build_model(small("simple_rnn", precision="mixed_bfloat16"), SAMPLES)) == ()
+    gru = build_model(small("birnn", precision="mixed_bfloat16"), SAMPLES)
+    assert unused(gru) == ("GRU layers run trace by trace, not on cuDNN's kernel: cuDNN has no GRU in bfloat16.",)
+    dropped = build_model(small("lstm", recurrent_dropout=0.1), SAMPLES)
+    assert unused(dropped) == ("LSTM layers run trace by trace, not on cuDNN's kernel: recurrent dropout.",)
 
 
-def test_the_path_of_cudnns_kernel_computes_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "params", [small("lstm"), small("lstm", bidirectional=True), small("birnn"), small("birnn", cell="lstm")]
+)
+def test_the_path_of_cudnns_kernel_computes_the_same(params: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Here Keras runs its own loop in the kernel's place: what is handed to it, and in which order, is the same."""
-    losses, model = trained(small("lstm"))
-    monkeypatch.setattr(folded, "without_cudnn", lambda dtype: "")
-    there, other = trained(small("lstm"))
+    losses, model = trained(params)
+    monkeypatch.setattr(hoisted, "without_cudnn", lambda dtype: "")
+    there, other = trained(params)
     np.testing.assert_allclose(there, losses, rtol=1e-5)
     for one, two in zip(model.get_weights(), other.get_weights(), strict=True):
         np.testing.assert_allclose(two, one, atol=1e-5)
-    half, _ = trained(small("lstm", precision="mixed_float16"))
+    half, _ = trained({**params, "precision": "mixed_float16"})
     np.testing.assert_allclose(half, losses, rtol=0.05)
 
 

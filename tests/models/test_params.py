@@ -19,11 +19,17 @@ CONV = {
     "dropout": 0.1,
     "l2": 0.01,
 }
+FRONT = {"kind": "convolution", "filters": [4, 8], "pool": 4}
 BASE = {
     "simple_rnn": RNN,
     "lstm": RNN | {"family": "lstm"},
     "dense_rnn": RNN | {"family": "dense_rnn", "dense": [6], "dropout": [0.1, 0.2, 0.3]},
     "conv_rnn": CONV,
+    "birnn": {"family": "birnn", "front": FRONT, "units": [8], "dropout": 0.1, "l2": 0.01},
+    "conv2d_rnn": {"family": "conv2d_rnn", "filters": [4, 8], "pool": 2, "units": [8], "dropout": 0.1, "l2": 0.01},
+    "tcn": {"family": "tcn", "front": FRONT, "filters": 8, "blocks": 2, "dropout": 0.1, "l2": 0.01},
+    "unet1d": {"family": "unet1d", "front": FRONT, "filters": [8, 16], "dropout": 0.1, "l2": 0.01},
+    "transformer": {"family": "transformer", "front": FRONT, "blocks": 1, "dropout": 0.1, "l2": 0.01},
 }
 SIXTEEN = {start.name: params for start, params in starts(load_space(shipped("seed.yaml")))}
 
@@ -90,7 +96,7 @@ def test_one_penalty_stands_for_both_of_conv_rnn():
         (RNN | {"l2": "0.1"}, "params: l2: Input should be a valid number, not '0.1'"),
         (RNN | {"class_weight": 0}, "params: class_weight: Input should be greater than 0, not 0"),
         (RNN | {"batch_norm_momentum": 1}, "params: batch_norm_momentum: Input should be less than 1, not 1"),
-        (RNN | {"window": 3}, "params: window: no such key; known are batch_norm_momentum, batch_size,"),
+        (RNN | {"window": 3}, "params: window: no such key; known are augmentation, averaging, batch_norm_momentum, batch_size,"),
         (RNN | {"learning_rat": 1}, "params: learning_rat: no such key; did you mean 'learning_rate'?"),
         (
             CONV | {"dense": {"units": 8, "activation": "rleu"}},
@@ -222,8 +228,8 @@ def test_a_family_of_ones_own_takes_the_common_params_and_whatever_else(module):
     assert full["width"] == [1, 2]
     assert full["learning_rate"] == 0.001
     family = find_family(name)
-    assert family.build is None
-    params, samples = family.plain(family.params.model_validate(full), 64)
+    assert family.assemble is None
+    params, samples = family.own(family.params.model_validate(full), 64)
     assert samples == 64
     assert params["width"] == [1, 2]
     assert outline(full) == "wide"

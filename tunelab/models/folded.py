@@ -185,6 +185,9 @@ def _centred(x: Any, affine: Any) -> Any:
 class Affine(keras.layers.Layer):  # type: ignore[misc]
     """Scale and offset, as :func:`applied`, by themselves."""
 
+    def __init__(self, **more: Any) -> None:
+        super().__init__(autocast=False, **more)  # only float32 holds every amplitude
+
     def call(self, x: Any, affine: Any) -> Any:
         """(scan, trace, sample)."""
         return ops.cast(applied(x, affine), self.compute_dtype)
