@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from tunelab.data.folds import places_of, splits_of_fold
 from tunelab.data.samples import InMemory, Samples, digest_of, read_only, silent_traces
 from tunelab.errors import UsageError, did_you_mean
 
@@ -261,30 +262,6 @@ def make_dataset(
         source=source,
         notes=tuple(notes),
     )
-
-
-def splits_of_fold(folds: Sequence[int], k: int) -> tuple[str, ...]:
-    """The split of each scan as of one fold: that one is validation, the next one tune, the others train.
-
-    Args:
-        folds: the fold of each scan, from 0 without a gap, and -1 for test scans; three at least.
-        k: the fold.
-
-    Raises:
-        ValueError: for fewer folds, a gap, or a fold that is not there.
-    """
-    count = max(folds, default=-1) + 1
-    if count < 3 or set(folds) - {-1} != set(range(count)):
-        raise ValueError(f"folds 0 to {count - 1}: three at least, and none without a scan")
-    if not 0 <= k < count:
-        raise ValueError(f"fold {k}: not from 0 to {count - 1}")
-    names = {-1: "test", k: "validation", (k + 1) % count: "tune"}
-    return tuple(names.get(fold, "train") for fold in folds)
-
-
-def places_of(splits: Sequence[str], folds: Sequence[int]) -> tuple[str, ...]:
-    """In words: the fold of each scan where there are folds, ``test`` for -1, else its split."""
-    return tuple("test" if fold < 0 else f"fold {fold}" for fold in folds) or tuple(splits)
 
 
 def deal_shards(sizes: NDArray[np.int64]) -> NDArray[np.int64]:
