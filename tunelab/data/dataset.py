@@ -46,6 +46,8 @@ class Part:
     """Ids of the scans, in order."""
     shards: NDArray[np.int64]
     """The shard of each scan, shape (scan,)."""
+    channels: int = 1
+    """As of :attr:`Dataset.channels`."""
 
     @property
     def n_scans(self) -> int:
@@ -104,6 +106,8 @@ class Dataset:
     """Messages for people: what was left out, and why."""
     folds: tuple[int, ...] = ()
     """The fold of each scan, from 0, and -1 for test scans; ``splits`` are then those of fold 0. Empty: four splits."""
+    channels: int = 1
+    """Joined along the samples of each trace, all of one length."""
 
     def __post_init__(self) -> None:
         n = len(self.scans)
@@ -116,6 +120,8 @@ class Dataset:
             raise ValueError("scans are not sorted by id, or one stands twice")
         if self.folds and (len(self.folds) != n or self.splits != splits_of_fold(self.folds, 0)):
             raise ValueError(f"{n} scans, but {len(self.folds)} folds, or splits that are not those of fold 0")
+        if self.n_samples % self.channels:
+            raise ValueError(f"{self.n_samples} samples are not {self.channels} channels of one length")
 
     @property
     def n_samples(self) -> int:
@@ -221,6 +227,7 @@ class Dataset:
             starts=np.cumsum(lengths) - lengths,
             scans=tuple(self.scans[i] for i in chosen),
             shards=self.shards[chosen],
+            channels=self.channels,
         )
 
 
