@@ -311,6 +311,26 @@ def test_without_folds_a_trial_is_one_training(small_data: Dataset) -> None:
     assert (first.ended, last.ended, last.fold, last.pooled) == ("", "epochs", 0, None)
 
 
+def test_each_fold_varies_its_own_training_scans_and_no_other(folded: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    import tunelab.training
+
+    taken: list[Any] = []
+    real = tunelab.training.augmented
+
+    def watched(*args: Any, **options: Any) -> Any:
+        taken.append(real(*args, **options))
+        return taken[-1]
+
+    monkeypatch.setattr(tunelab.training, "augmented", watched)
+    varied = params(augmentation={"background": 0.5, "mirror": 0.5})
+    through(CrossFit(varied, folded, dataclasses.replace(SCHEDULE, max_epochs=1)))
+    assert [one.seed[0] for one in taken] == [seed_of(5, fold) for fold in range(folded.n_folds)]
+    for fold, one in enumerate(taken):
+        train = folded.fold(fold).part("train")
+        assert one.part.scans == train.scans
+        assert set(one.negatives) == {scan for scan in range(train.n_scans) if not train.labels_of(scan).any()}
+
+
 def test_a_failure_names_its_fold(small_data: Dataset, folded: Dataset) -> None:
     """A scan of NaN in the first fold: model 0 is judged on it, model 1 trained on it."""
     scan = next(i for i, fold in enumerate(folded.folds) if fold == 0)

@@ -308,6 +308,112 @@ def test_incremental_going_on_from_a_checkpoint_equals_never_having_stopped(smal
         np.testing.assert_array_equal(one, other)
 
 
+VARIED = {
+    "background": 0.5,
+    "mirror": 0.5,
+    "polarity": 0.5,
+    "gain_db": 6.0,
+    "shift": 0.1,
+    "noise_db": 10.0,
+    "drop": 0.1,
+}
+
+
+def test_augmentation_changes_what_is_trained_on_and_nothing_that_is_answered(small_data: Dataset) -> None:
+    nothing = {**dict.fromkeys(VARIED, 0.0), "noise_db": None}
+    plain, none, varied, again = (training(small_data, augmentation=a) for a in ({}, nothing, VARIED, VARIED))
+    results = [[outcome.metrics for outcome in run(one)] for one in (plain, none, varied, again)]
+    assert results[0] == results[1]
+    assert [one["loss"] for one in results[0]] != [one["loss"] for one in results[2]]
+    assert results[2] == results[3]
+    plain.model.set_weights(varied.model.get_weights())
+    for split in ("train", "tune", "validation", "test"):
+        part = small_data.part(split)
+        np.testing.assert_array_equal(varied.scores(part), plain.scores(part))
+    raw, splits = pack(varied.best_weights), ("train", "tune", "validation", "test")
+    assert evaluate(varied.params, small_data, raw, 0.4, splits) == evaluate(plain.params, small_data, raw, 0.4, splits)
+
+
+@pytest.mark.parametrize("protocol", ["pooled", "incremental"])
+def test_each_pass_is_over_all_its_scans_varied_in_ways_of_its_own(
+    small_data: Dataset, protocol: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the training scans alone, and on a shard of those of the shard alone."""
+    import tunelab.training
+
+    made: list[tuple[Any, ...]] = []
+
+    class Watched(Batches):
+        def __init__(self, part: Part, batches: Any, **options: Any) -> None:
+            super().__init__(part, batches, **options)
+            made.append((part, np.sort(np.concatenate(batches)), self.augment))
+
+    monkeypatch.setattr(tunelab.training, "Batches", Watched)
+    data = in_shards(small_data, 1, 3)
+    one = training(data, max_epochs=2, protocol=protocol, shard_epochs=2, augmentation=VARIED)
+    run(one)
+    varied = [(part, scans, augment) for part, scans, augment in made if augment is not None]
+    assert all(part is one.train for part, _, _ in varied)
+    assert all(augment is None for part, _, augment in made if part is not one.train)
+    numbers = [(0, 0), (0, 1), (1, 0), (1, 1)] if protocol == "incremental" else [(0,), (1,)]
+    assert [augment.seed[0] for _, _, augment in varied] == [5] * len(numbers)
+    assert [augment.seed[2:] for _, _, augment in varied] == numbers
+    for (_, scans, augment), number in zip(varied, numbers, strict=True):
+        wanted = (
+            one.train.shards == one.shards[number[0]] if protocol == "incremental" else np.ones(len(one.train.scans))
+        )
+        np.testing.assert_array_equal(scans, np.flatnonzero(wanted))
+        assert augment.part is one.train
+        negative = [scan for scan in scans if not one.train.labels_of(int(scan)).any()]
+        assert augment.negatives.tolist() == negative
+
+
+def test_moments_of_varied_scans_reach_the_model(small_data: Dataset) -> None:
+    """A model whose first layer takes its statistics from them trains as the one of plain layers does."""
+    raw = {
+        "family": "conv_rnn",
+        "convolutions": [{"filters": 4, "kernel": 5, "stride": 2}],
+        "reduce": "flatten",
+        "batch_norm_before_dense": True,
+        "dense": {"units": 6, "activation": "relu"},
+        "units": [5],
+        "dropout": 0.0,
+        "l2": 0.0,
+        "batch_size": 4,
+        "augmentation": VARIED,
+    }
+    losses = []
+    for plain in (False, True):
+        one = Training(normalise({**raw, "plain": plain}), small_data, Schedule(max_epochs=2, patience=2, seed=5))
+        losses.append([outcome.metrics["loss"] for outcome in run(one)])
+    np.testing.assert_allclose(*losses, rtol=1e-4)
+
+
+@pytest.mark.parametrize("protocol", ["pooled", "incremental"])
+def test_varied_scans_are_the_same_after_going_on_from_a_checkpoint(small_data: Dataset, protocol: str) -> None:
+    data = in_shards(small_data, 1, 2, 3)
+
+    def begin() -> Training:
+        return training(data, max_epochs=3, protocol=protocol, shard_epochs=2, augmentation=VARIED)
+
+    expected = run(begin())
+    begun = begin()
+    begun.run_epoch()
+    resumed = begin()
+    resumed.load(*stored(begun), "here")
+    assert [o.metrics for o in run(resumed)] == [o.metrics for o in expected[1:]]
+
+
+def test_it_is_told_where_no_scan_can_be_added(small_data: Dataset) -> None:
+    full = dataclasses.replace(small_data, labels=np.ones_like(small_data.labels))
+    assert training(full, augmentation={"mirror": 0.5}).notes == ()
+    (note,) = training(full, augmentation={"background": 0.5}).notes
+    assert note.startswith("augmentation.background adds nothing: ")
+    data = in_shards(full, 1, 2)
+    (note,) = training(data, protocol="incremental", augmentation={"background": 0.5}).notes
+    assert note.startswith("augmentation.background adds nothing in 2 of 2 shards: ")
+
+
 def test_a_nan_loss_ends_an_incremental_training_within_its_shard(small_data: Dataset) -> None:
     data = in_shards(small_data, 1, 2)
     traces = data.samples.traces.copy()

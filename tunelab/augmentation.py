@@ -5,7 +5,8 @@ It is part of params, so a space can search it. How it is computed is in :mod:`t
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -36,3 +37,8 @@ class Augmentation(BaseModel):
     def is_identity(self) -> bool:
         """Whether it leaves every scan as it is."""
         return self == Augmentation()
+
+
+def augmentation_of(params: Mapping[str, Any]) -> Augmentation:
+    """The augmentation that params name."""
+    return Augmentation.model_validate(params["augmentation"])

@@ -2,8 +2,9 @@
 
 One epoch is one step, and ends with the answers on the tune and validation splits. By the pooled protocol it is every
 training scan once, in an order that seed and epoch fix. By the incremental one it is a shard: a few passes over its
-scans alone, of which the best on the tune split is kept, before the next epoch goes on to the next shard. The tune
-split alone decides the threshold, the chosen epoch and when patience is over.
+scans alone, of which the best on the tune split is kept, before the next epoch goes on to the next shard. Where scans
+are augmented, that is done in these passes alone; what is evaluated is as it is. The tune split alone decides the
+threshold, the chosen epoch and when patience is over.
 """
 
 from __future__ import annotations
@@ -19,9 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tunelab import metrics
+from tunelab.augmentation import augmentation_of
 from tunelab.backend import data_bytes
 from tunelab.checkpoint import Arrays, digest, pack, unpack
 from tunelab.compiled import answer, compiled_for, train
+from tunelab.data.augment import augmented, notes_on
 from tunelab.data.batches import Batches, Feed
 from tunelab.data.dataset import Dataset, Part
 from tunelab.data.order import Scans, reading_batches, training_batches
@@ -67,6 +70,7 @@ class Training:
         self.longest = int(data.lengths.max())
         self.train, self.tune, self.validation = (data.part(split) for split in ("train", "tune", "validation"))
         self.shards = tuple(int(shard) for shard in np.unique(self.train.shards))
+        self.augmentation = augmentation_of(params)
         self.statistics = None if params["normalisation"] == "none" else of_part(self.train)
         self.model = compiled_for(self, params, data.n_samples, self.statistics, schedule.seed)
         self.feed = Feed(data_bytes())
@@ -78,8 +82,10 @@ class Training:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """For people: what of a GPU this model does not use, and why."""
-        return unused(self.model)
+        """For people: what of a GPU this model does not use, and what of its params does nothing, and why."""
+        incremental = self.params["protocol"] == "incremental"
+        passes = [self._of_shard(shard) for shard in self.shards] if incremental else [np.arange(self.train.n_scans)]
+        return (*unused(self.model), *notes_on(self.train, passes, self.augmentation))
 
     def run_epoch(self) -> Outcome:
         """Train and evaluate one epoch."""
@@ -165,7 +171,7 @@ class Training:
         The optimizer goes on from the last pass, as it does when Keras restores the best weights.
         """
         shard = self.shards[self.epoch]
-        scans = np.flatnonzero(self.train.shards == shard)
+        scans = self._of_shard(shard)
         kept: Arrays = ()
         best, best_dense, kept_loss, done = 0, -math.inf, math.nan, 0
         while done < self.params["shard_epochs"] and done - best < self.params["shard_patience"]:
@@ -180,8 +186,11 @@ class Training:
         self.model.set_weights(kept)
         return {"loss": kept_loss, "shard": shard + 1, "shard_epochs": done}
 
+    def _of_shard(self, shard: int) -> Scans:
+        return np.flatnonzero(self.train.shards == shard)
+
     def _fit(self, scans: Scans, *number: int) -> float:
-        """The loss of one pass over these training scans, whose order the seed and these numbers fix."""
+        """The loss of one pass over these training scans, whose order and variations the seed and these numbers fix."""
         groups = training_batches(
             self.train,
             scans,
@@ -195,6 +204,7 @@ class Training:
             longest=self.longest,
             class_weight=self.params["class_weight"],
             moments=wants_moments(self.model),
+            augment=augmented(self.train, scans, self.augmentation, seed=self.schedule.seed, number=number),
         )
         total = 0.0
         for batch in self.feed.of(batches):

@@ -13,9 +13,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from tunelab.augmentation import Augmentation
 from tunelab.data import batches as data_batches
+from tunelab.data.augment import Augmented, augmented
 from tunelab.data.batches import Batches, Feed
 from tunelab.data.dataset import Dataset, Part, make_dataset
+from tunelab.data.samples import moments_of
 from tunelab.models import FAMILIES, build_model, normalise
 from tunelab.models.layers import wants_moments, whole
 
@@ -197,6 +200,66 @@ def test_moments_come_with_the_scans_of_the_batch() -> None:
     np.testing.assert_allclose(inputs["moments"][0, 0], part.read(2).mean(0), atol=1e-6)
     np.testing.assert_allclose(inputs["moments"][1, 1], part.read(0).std(0), atol=1e-6)
     assert "moments" not in Batches(part, groups([2, 0]), longest=9)[0][0]
+
+
+def varied(part: Part, epoch: int = 0) -> Augmented:
+    """Mirrored, so that labels move, and with noise, so that everything does."""
+    steps = Augmentation(mirror=0.5, gain_db=6.0, noise_db=10.0, drop=0.2)
+    made = augmented(part, np.arange(part.n_scans), steps, seed=3, number=(epoch,))
+    assert made is not None
+    return made
+
+
+def test_a_batch_of_varied_scans_has_their_labels_weights_and_moments() -> None:
+    part = of_lengths(9, 4, 7, 5)
+    made = varied(part)
+    batches = Batches(part, groups([2, 0], [1, 3]), longest=9, class_weight=2.5, moments=True, augment=made)
+    moved = 0
+    for index, chosen in enumerate(([2, 0], [1, 3])):
+        inputs, labels, weights = batches[index]
+        assert inputs["traces"].shape == batches.shape(index)
+        for row, scan in enumerate(chosen):
+            length = part.lengths[scan]
+            traces, own = made.read(scan)
+            moved += not np.array_equal(own, part.labels_of(scan))
+            np.testing.assert_array_equal(inputs["traces"][row, :length], traces)
+            np.testing.assert_array_equal(labels[row, :length], own)
+            np.testing.assert_array_equal(weights[row, :length], np.where(own == 1, np.float32(2.5), 1))
+            np.testing.assert_array_equal(inputs["moments"][row], moments_of(traces))
+            for padding in (inputs["traces"], labels, weights):
+                assert not padding[row, length:].any()
+        assert inputs["lengths"].tolist() == part.lengths[chosen].tolist()
+    assert moved
+    assert "moments" not in Batches(part, groups([0]), longest=9, augment=made)[0][0]
+
+
+@pytest.mark.parametrize("ahead", [0, 2**40])
+def test_varied_scans_are_fed_anew_and_never_from_what_stays_with_the_accelerator(
+    ahead: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(data_batches, "AHEAD_BYTES", ahead)
+    part = of_lengths(9, 9, 9, 4, 3, 7)
+    order = groups([0, 1], [5, 2], [4, 3])
+    feed = Feed(resident_bytes=2**30)
+    for epoch in range(3):
+        batches = Batches(part, order, longest=9, moments=True, augment=varied(part, epoch))
+        seen = 0
+        for (inputs, labels, weights), expected in zip(feed.of(batches), batches, strict=True):
+            for name, value in expected[0].items():
+                np.testing.assert_array_equal(np.asarray(inputs[name]), value)
+            np.testing.assert_array_equal(labels, expected[1])
+            np.testing.assert_array_equal(weights, expected[2])
+            seen += 1
+        assert seen == 3
+    assert not feed._resident
+    # the same scans as they are, as for an evaluation, may stay there, and are not taken for the others then
+    plain = Batches(part, order, longest=9)
+    for _ in range(2):
+        for (inputs, _, _), expected in zip(feed.of(plain), plain, strict=True):
+            np.testing.assert_array_equal(np.asarray(inputs["traces"]), expected[0]["traces"])
+        ((inputs, _, _),) = feed.of(Batches(part, groups([1]), longest=9, augment=varied(part)))
+        np.testing.assert_array_equal(np.asarray(inputs["traces"])[0], varied(part).read(1)[0])
+    assert len(feed._resident) == 1
 
 
 def test_samples_on_disk_are_read_a_batch_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,6 +55,13 @@ def test_an_empty_split_is_an_empty_part_and_an_unknown_one_an_error():
         small().part("valid")
 
 
+def test_channels_are_those_of_all_parts_and_of_one_length():
+    dataset = dataclasses.replace(small(), channels=3)
+    assert [one.part("train").channels for one in (small(), dataset, dataset.with_splits(["train"] * 5))] == [1, 3, 3]
+    with pytest.raises(ValueError, match="3 samples are not 2 channels of one length"):
+        dataclasses.replace(small(), channels=2)
+
+
 def test_arrays_are_read_only():
     dataset = small()
     with pytest.raises(ValueError, match="read-only"):

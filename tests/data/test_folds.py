@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunelab.data.check import describe
-from tunelab.data.dataset import SPLITS, Dataset, make_dataset, splits_of_fold
+from tunelab.data.dataset import SPLITS, Dataset, make_dataset
+from tunelab.data.folds import splits_of_fold
 from tunelab.data.splits import FOLDS, LEAST_FOLDS, assign_folds, without_positives
 from tunelab.errors import DataError
 

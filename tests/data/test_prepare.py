@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import os
 import pickle
 import signal
@@ -12,6 +13,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
@@ -411,6 +413,27 @@ def test_an_entry_of_another_version_is_told_as_such(at, folder):
     prepared_module._opened.clear()
     with pytest.raises(StateError, match=r"manifest.json: format: Input should be 1; .*tunelab data prune"):
         access.open(AS_RECORDED)
+
+
+def test_channels_are_told_and_an_entry_of_before_has_as_many_as_components(at, folder):
+    for path in folder.rglob("*.out"):
+        with h5py.File(path, "r+") as file:
+            file.create_dataset("rxs/rx2/Hx", data=2 * file["rxs/rx1/Ez"][...])
+    for components in ((), ("rx1/Ez", "rx2/Hx")):
+        channels = max(1, len(components))
+        access = at((AS_RECORDED, CHAIN), components=components)
+        for chain, samples in ((AS_RECORDED, 96), (CHAIN, 32)):
+            dataset = access.open(chain)
+            assert (dataset.channels, dataset.n_samples) == (channels, channels * samples)
+            assert dataset.fold(1).part("train").channels == channels
+        for entry in visible(folder.parent / "cache"):
+            manifest = json.loads((entry / "manifest.json").read_bytes())
+            manifest.pop("channels", None)
+            raw = json.dumps(manifest).encode()
+            (entry / "manifest.json").write_bytes(raw)
+            (entry / "manifest.sha256").write_text(f"{hashlib.sha256(raw).hexdigest()}  manifest.json\n")
+        prepared_module._opened.clear()
+        assert access.open(AS_RECORDED).channels == channels
 
 
 def test_the_manifest_s_sum_is_one_that_sha256sum_checks(at, folder):

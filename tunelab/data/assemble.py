@@ -121,6 +121,7 @@ def _described(finished: Finished) -> tuple[Manifest, bytes]:
         seed=finished.seed,
         dtype=finished.options.dtype,
         samples=finished.width,
+        channels=scans[0].channels,  # the same for all
         dt=dt,
         scans=Columns(
             scan=[scan.id for scan in scans],

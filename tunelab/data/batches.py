@@ -13,8 +13,10 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from tunelab.data.augment import Augmented
 from tunelab.data.dataset import Part
 from tunelab.data.order import Scans, padded_lengths
+from tunelab.data.samples import Moments, moments_of
 
 Batch = tuple[dict[str, Any], NDArray[np.int32], NDArray[np.float32]]
 Take = Callable[[tuple[int, ...]], NDArray[np.float32]]
@@ -33,7 +35,8 @@ class Batches(Sequence[Batch]):
     A batch is ``({"traces": (scan, trace, sample), "lengths": (scan,)}, labels (scan, trace), weights (scan,
     trace))``; a weight is 0 on padding, ``class_weight`` on a positive trace and 1 on a negative one. Its length is
     that of its longest scan by :func:`~tunelab.data.order.padded_lengths`. Where they are asked for, the moments of
-    the scans come with the traces: ``"moments"``, shape (scan, 2, sample).
+    the scans come with the traces: ``"moments"``, shape (scan, 2, sample). Where scans are augmented, labels, weights
+    and moments are those of what came of it.
     """
 
     def __init__(
@@ -44,6 +47,7 @@ class Batches(Sequence[Batch]):
         longest: int,
         class_weight: float = 1.0,
         moments: bool = False,
+        augment: Augmented | None = None,
     ) -> None:
         """Nothing is read yet.
 
@@ -53,12 +57,14 @@ class Batches(Sequence[Batch]):
             longest: traces of the longest scan of the data set.
             class_weight: of a positive trace.
             moments: whether they are asked for.
+            augment: how scans of this part are varied; None: they are not.
         """
         self.part = part
         self.batches = batches
         self.longest = longest
         self.class_weight = class_weight
         self.moments = moments
+        self.augment = augment
 
     def __len__(self) -> int:
         """Number of batches."""
@@ -78,23 +84,37 @@ class Batches(Sequence[Batch]):
         chosen = self.batches[index]
         lengths = self.part.lengths[chosen]
         traces = take(self.shape(index))
+        varied: list[NDArray[np.int8]] = []
         for row, (scan, length) in enumerate(zip(chosen, lengths, strict=True)):
-            traces[row, :length] = self.part.read(int(scan))
+            if self.augment is None:
+                traces[row, :length] = self.part.read(int(scan))
+            else:
+                traces[row, :length], labels = self.augment.read(int(scan))
+                varied.append(labels)
             traces[row, length:] = 0
-        return self.with_traces(index, traces)
+        if self.augment is None:
+            return self.with_traces(index, traces)
+        own = [moments_of(traces[row, :length]) for row, length in enumerate(lengths)] if self.moments else None
+        return self._batch(index, traces, varied, None if own is None else np.stack(own))
 
     def with_traces(self, index: int, traces: Any) -> Batch:
-        """One batch but for its traces, which are these."""
+        """One batch of scans as they are, but for its traces, which are these."""
         chosen = self.batches[index]
-        lengths = self.part.lengths[chosen]
+        moments = self.part.samples.moments(self.part.positions[chosen]) if self.moments else None
+        return self._batch(index, traces, [self.part.labels_of(int(scan)) for scan in chosen], moments)
+
+    def _batch(
+        self, index: int, traces: Any, labels_of_scans: Sequence[NDArray[np.int8]], moments: Moments | None
+    ) -> Batch:
+        lengths = self.part.lengths[self.batches[index]]
         labels = np.zeros(self.shape(index)[:2], np.int32)
         weights = np.zeros(labels.shape, np.float32)
-        for row, (scan, length) in enumerate(zip(chosen, lengths, strict=True)):
-            labels[row, :length] = own = self.part.labels_of(int(scan))
+        for row, (own, length) in enumerate(zip(labels_of_scans, lengths, strict=True)):
+            labels[row, :length] = own
             weights[row, :length] = np.where(own == 1, self.class_weight, 1.0)
         inputs = {"traces": traces, "lengths": lengths.astype(np.int32)}
-        if self.moments:
-            inputs["moments"] = self.part.samples.moments(self.part.positions[chosen])
+        if moments is not None:
+            inputs["moments"] = moments
         return inputs, labels, weights
 
 
@@ -103,7 +123,8 @@ class Feed:
 
     A batch's traces lie in memory that is used again, since fresh memory of this size takes longer to be given by the
     kernel than a scan takes to be copied, and TensorFlow takes them from there without a copy of its own. Where a
-    GPU's memory holds all scans of a part, they are sent there once, and a batch is picked there.
+    GPU's memory holds all scans of a part, they are sent there once, and a batch is picked there; but scans that are
+    varied each time they are read cannot stay there.
     """
 
     def __init__(self, resident_bytes: int = 0) -> None:
@@ -145,7 +166,9 @@ class Feed:
                     self._free.append(memory)
 
     def _kept(self, batches: Batches) -> Any:
-        """The part's scans as a tensor of the accelerator, None where they do not fit."""
+        """The part's scans as a tensor of the accelerator, None where they do not fit or are not fed as they are."""
+        if batches.augment is not None:
+            return None
         part = batches.part
         if id(part) in self._resident:
             return self._resident[id(part)][1]

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from tunelab.data.folds import places_of, splits_of_fold
 from tunelab.data.samples import InMemory, Samples, digest_of, read_only, silent_traces
 from tunelab.errors import UsageError, did_you_mean
 
@@ -45,6 +46,8 @@ class Part:
     """Ids of the scans, in order."""
     shards: NDArray[np.int64]
     """The shard of each scan, shape (scan,)."""
+    channels: int = 1
+    """As of :attr:`Dataset.channels`."""
 
     @property
     def n_scans(self) -> int:
@@ -103,6 +106,8 @@ class Dataset:
     """Messages for people: what was left out, and why."""
     folds: tuple[int, ...] = ()
     """The fold of each scan, from 0, and -1 for test scans; ``splits`` are then those of fold 0. Empty: four splits."""
+    channels: int = 1
+    """Joined along the samples of each trace, all of one length."""
 
     def __post_init__(self) -> None:
         n = len(self.scans)
@@ -115,6 +120,8 @@ class Dataset:
             raise ValueError("scans are not sorted by id, or one stands twice")
         if self.folds and (len(self.folds) != n or self.splits != splits_of_fold(self.folds, 0)):
             raise ValueError(f"{n} scans, but {len(self.folds)} folds, or splits that are not those of fold 0")
+        if self.n_samples % self.channels:
+            raise ValueError(f"{self.n_samples} samples are not {self.channels} channels of one length")
 
     @property
     def n_samples(self) -> int:
@@ -220,6 +227,7 @@ class Dataset:
             starts=np.cumsum(lengths) - lengths,
             scans=tuple(self.scans[i] for i in chosen),
             shards=self.shards[chosen],
+            channels=self.channels,
         )
 
 
@@ -261,30 +269,6 @@ def make_dataset(
         source=source,
         notes=tuple(notes),
     )
-
-
-def splits_of_fold(folds: Sequence[int], k: int) -> tuple[str, ...]:
-    """The split of each scan as of one fold: that one is validation, the next one tune, the others train.
-
-    Args:
-        folds: the fold of each scan, from 0 without a gap, and -1 for test scans; three at least.
-        k: the fold.
-
-    Raises:
-        ValueError: for fewer folds, a gap, or a fold that is not there.
-    """
-    count = max(folds, default=-1) + 1
-    if count < 3 or set(folds) - {-1} != set(range(count)):
-        raise ValueError(f"folds 0 to {count - 1}: three at least, and none without a scan")
-    if not 0 <= k < count:
-        raise ValueError(f"fold {k}: not from 0 to {count - 1}")
-    names = {-1: "test", k: "validation", (k + 1) % count: "tune"}
-    return tuple(names.get(fold, "train") for fold in folds)
-
-
-def places_of(splits: Sequence[str], folds: Sequence[int]) -> tuple[str, ...]:
-    """In words: the fold of each scan where there are folds, ``test`` for -1, else its split."""
-    return tuple("test" if fold < 0 else f"fold {fold}" for fold in folds) or tuple(splits)
 
 
 def deal_shards(sizes: NDArray[np.int64]) -> NDArray[np.int64]:

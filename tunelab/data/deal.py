@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tunelab.data.dataset import places_of
+from tunelab.data.folds import places_of
 from tunelab.data.splits import FEW_SCANS, NO_TEST, assign_folds, assign_splits, without_positives
 from tunelab.errors import DataError, UsageError
 

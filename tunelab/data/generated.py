@@ -46,11 +46,15 @@ def preprocessed(dataset: Dataset, chain: Preprocessing) -> Dataset:
     Raises:
         DataError: the chain does not fit the recordings.
     """
-    _, dt = outcome(dataset.n_samples, dataset.dt, chain)
+    channels = dataset.channels
+    _, dt = outcome(dataset.n_samples, dataset.dt, chain, channels=channels)
     ends = np.cumsum(dataset.lengths)
     parts = zip(dataset.scans, ends - dataset.lengths, ends, strict=True)
     made = make_dataset(
-        scans={scan: apply(dataset.samples.read(i), dataset.dt, chain) for i, scan in enumerate(dataset.scans)},
+        scans={
+            scan: apply(dataset.samples.read(i), dataset.dt, chain, channels=channels)
+            for i, scan in enumerate(dataset.scans)
+        },
         labels={scan: dataset.labels[start:end] for scan, start, end in parts},
         splits=dict(zip(dataset.scans, dataset.splits, strict=True)),
         dt=dt,

@@ -70,6 +70,10 @@ class Columns(_Section):
     """SHA-256 of the samples as little-endian float32, before they were stored in fewer bits."""
 
 
+def _components(manifest: dict[str, Any]) -> int:
+    return max(1, len(manifest["options"].get("components", ())))
+
+
 class Manifest(_Section):
     """The whole description."""
 
@@ -89,6 +93,10 @@ class Manifest(_Section):
     """That dealt ``dealt``; another one deals anew."""
     dtype: Literal["float32", "float16"]
     samples: int
+    """Of every trace, all channels together."""
+    channels: int = Field(default_factory=_components, ge=1)
+    """Joined along the samples. Data sets that were prepared before this was told have as many as components were asked
+    for, and else one."""
     dt: float | None
     scans: Columns
     loss: Loss

@@ -234,6 +234,7 @@ def _dataset(path: Path, manifest: Manifest, seed: int) -> Dataset:
         digests=tuple(columns.digest),
         silent=read_only(np.array(columns.silent, dtype=np.int64)),
         dt=manifest.dt,
+        channels=manifest.channels,
         source=manifest.source,
         notes=(*notes, *dealt.notes),
     )
