@@ -38,7 +38,9 @@ class RelativeAttention(keras.layers.Layer):  # type: ignore[misc]
             (width, width), initializer="glorot_uniform", regularizer=self.kernel_regularizer, name="output_kernel"
         )
         self.output_bias = self.add_weight((width,), initializer="zeros", name="bias")
-        self.distance_bias = self.add_weight((2 * self.reach + 1, self.heads), initializer="zeros", name="distance_bias")
+        self.distance_bias = self.add_weight(
+            (2 * self.reach + 1, self.heads), initializer="zeros", name="distance_bias"
+        )
 
     def call(self, x: Any, attended: Any) -> Any:
         """(scan, trace, feature) -> the same shape.

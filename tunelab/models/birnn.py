@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, model_validator
 
@@ -36,7 +36,7 @@ class BirnnParams(RecurrentParams):
     _lengths = model_validator(mode="after")(check_lengths("dropout", lambda p: len(p.units), "units"))
 
 
-def assemble(params: BirnnParams, stack: Stack[Any]) -> Signal:
+def assemble(params: BirnnParams, stack: Stack) -> Signal:
     """The front, then the recurrent layers."""
     x = front.vectors(stack, params.front, norm=params.norm, dropout=params.front_dropout, l2=params.l2)
     return layers(

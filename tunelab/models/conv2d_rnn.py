@@ -6,7 +6,7 @@ at once find its slope, the recurrent layers behind them its turn.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, model_validator
 
@@ -76,7 +76,7 @@ class Conv2dRnnParams(RecurrentParams):
         )
 
 
-def assemble(params: Conv2dRnnParams, stack: Stack[Any]) -> Signal:
+def assemble(params: Conv2dRnnParams, stack: Stack) -> Signal:
     """The blocks, the dense layer, the recurrent layers."""
     x = front.vectors(
         stack,

@@ -89,7 +89,7 @@ class ConvRnnParams(RecurrentParams):
         return raw
 
 
-def assemble(params: ConvRnnParams, stack: Stack[Any]) -> Signal:
+def assemble(params: ConvRnnParams, stack: Stack) -> Signal:
     """The blocks, one vector of a trace, the dense layer, the recurrent layers."""
     x = stack.positions(stack.first_norm(stack.traces(), params.norm, amplitude=True))
     for block in params.convolutions:

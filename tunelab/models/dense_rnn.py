@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import model_validator
 
@@ -32,7 +32,7 @@ class DenseRnnParams(RecurrentParams):
     )
 
 
-def assemble(params: DenseRnnParams, stack: Stack[Any]) -> Signal:
+def assemble(params: DenseRnnParams, stack: Stack) -> Signal:
     """Normalisation; dense layers with dropout and normalisation after each; the recurrent layers."""
     x = stack.first_norm(stack.traces(), params.norm)
     for units, dropout in zip(params.dense, params.dropout, strict=False):

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from tunelab.augmentation import Augmentation
-from tunelab.objective import Loss, Optimizer, RateSchedule
 from tunelab.models.stack import Norm, Signal, Stack
+from tunelab.objective import Loss, Optimizer, RateSchedule
 from tunelab.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
@@ -88,6 +88,11 @@ def _always_fits(params: Params, n_samples: int) -> None:
     """Families that lose no positions at the ends fit every number of samples."""
 
 
+def _not_assembled(params: Params, stack: Stack) -> Signal:
+    """What a user's own function builds."""
+    raise AssertionError(f"{params.family} is built by a function of its own")
+
+
 P = TypeVar("P", bound=Params)
 
 
@@ -96,11 +101,11 @@ class Family(Generic[P]):
     """An entry of the table: a family that is assembled, or a user's own, which is a function."""
 
     params: type[P]
-    assemble: Callable[[P, Stack[Any]], Signal] | None = None
-    """Which layers follow each other, up to the softmax over negative and positive. None: it is a user's own."""
+    assemble: Callable[[P, Stack], Signal] = _not_assembled
+    """Which layers follow each other, up to the softmax over negative and positive."""
     own: Callable[[P, int], keras.Model] | None = None
-    """Params and samples a trace -> a model of ``{"traces": (scan, trace, sample), "lengths": (scan,)}``, which
-    answers (scan, trace, 2)."""
+    """A user's function instead: params and samples a trace -> a model of ``{"traces": (scan, trace, sample),
+    "lengths": (scan,)}``, which answers (scan, trace, 2)."""
     outline: Callable[[P], str]
     """The layers in a word without blanks, such as ``lstm100-lstm200``."""
     fits: Callable[[P, int], None] = _always_fits

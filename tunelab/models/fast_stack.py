@@ -6,6 +6,7 @@ nothing else share a compiled step.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +31,11 @@ if TYPE_CHECKING:
     from tunelab.models.conv_rnn import Convolution
     from tunelab.statistics import Statistics
 
-_HOISTED = {"simple": HoistedSimpleRNN, "lstm": HoistedLSTM, "gru": HoistedGRU}
+_HOISTED: dict[str, Callable[..., keras.layers.Layer]] = {
+    "simple": HoistedSimpleRNN,
+    "lstm": HoistedLSTM,
+    "gru": HoistedGRU,
+}
 
 
 class FastStack(PlainStack):

@@ -22,7 +22,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from tunelab.models.dials import Dial, silenced, tensor
+from tunelab.models.dials import Dial, tensor
 from tunelab.statistics import Statistics
 
 

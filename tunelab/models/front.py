@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import model_validator
 
 from tunelab.models.family import Layers, Section, Size, check_lengths, length
-from tunelab.models.stack import Norm, Stack, X
+from tunelab.models.stack import Norm, Signal, Stack
 
 
 class Front(Section):
@@ -38,9 +38,7 @@ class Front(Section):
     _lengths = model_validator(mode="after")(check_lengths("pool", lambda p: len(p.filters), "filters"))
 
 
-def vectors(
-    stack: Stack[X], front: Front, *, norm: Norm, dropout: float, l2: float, residual: bool = False
-) -> X:
+def vectors(stack: Stack, front: Front, *, norm: Norm, dropout: float, l2: float, residual: bool = False) -> Signal:
     """The vector of each trace, shape (scan, trace, unit).
 
     Args:
@@ -71,4 +69,3 @@ def outline(front: Front) -> str:
         return f"dense{front.units}"
     filters = "x".join(str(filters) for filters in front.filters)
     return f"conv{filters}k{front.traces}x{front.samples}-{front.reduce}-dense{front.units}"
-

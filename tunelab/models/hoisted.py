@@ -39,9 +39,7 @@ class _Hoisted:
         self.rate = Dial(cell.dropout) if cell.dropout else None
         cell.dropout = 0.0  # Keras' own code would draw a mask beside ours
 
-    def compute_output_spec(
-        self, sequences: Any, affine: Any = None, valid: Any = None, training: bool = False
-    ) -> Any:
+    def compute_output_spec(self, sequences: Any, affine: Any = None, valid: Any = None, training: bool = False) -> Any:
         """Shape and type of the result."""
         shape = (*sequences.shape[:-1], self.units)  # type: ignore[attr-defined]
         return keras.KerasTensor(shape, dtype=self.compute_dtype)  # type: ignore[attr-defined]

@@ -166,4 +166,3 @@ def batch_norm(x: Any, mask: Any, momentum: float) -> Any:
 def penalty(factor: float) -> keras.regularizers.Regularizer:
     """The kernel regulariser, factor times the sum of squares."""
     return keras.regularizers.L2(factor)
-

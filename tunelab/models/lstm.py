@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import model_validator
 
@@ -26,7 +26,7 @@ class LstmParams(RecurrentParams):
     _lengths = model_validator(mode="after")(check_lengths("dropout", lambda p: len(p.units), "units"))
 
 
-def assemble(params: LstmParams, stack: Stack[Any]) -> Signal:
+def assemble(params: LstmParams, stack: Stack) -> Signal:
     """Normalisation and an LSTM, and so on; residual connections pass by both."""
     x = stack.traces()
     for i, (units, dropout) in enumerate(zip(params.units, params.dropout, strict=True)):

@@ -167,9 +167,7 @@ class PlainStack:
 
     def convolve(self, x: Signal, filters: int, traces: int, samples: int, l2: float = 0.0) -> Signal:
         """A convolution over traces x positions."""
-        layer = keras.layers.Conv2D(
-            filters, (traces, samples), padding="same", kernel_regularizer=self._penalty(l2)
-        )
+        layer = keras.layers.Conv2D(filters, (traces, samples), padding="same", kernel_regularizer=self._penalty(l2))
         return replace(x, value=layer(_silent(x) if traces > 1 else x.value), width=filters)
 
     def pool(self, x: Signal, samples: int) -> Signal:

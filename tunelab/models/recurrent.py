@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tunelab.models.family import RecurrentParams
-from tunelab.models.stack import Cell, Stack, X
+from tunelab.models.stack import Cell, Signal, Stack
 
 
 def layers(
-    stack: Stack[X],
-    x: X,
+    stack: Stack,
+    x: Signal,
     params: RecurrentParams,
     *,
     cell: Cell,
@@ -18,7 +18,7 @@ def layers(
     dropout: Sequence[float],
     l2: float,
     first: bool = True,
-) -> X:
+) -> Signal:
     """One recurrent layer after another, with the options of :class:`~tunelab.models.family.RecurrentParams`.
 
     Args:
@@ -45,6 +45,6 @@ def layers(
     return x
 
 
-def passed_by(stack: Stack[X], x: X, y: X, l2: float) -> X:
+def passed_by(stack: Stack, x: Signal, y: Signal, l2: float) -> Signal:
     """The sum of a layer's input and its output, by way of a linear layer where their widths differ."""
     return stack.add(x if x.width == y.width else stack.dense(x, y.width, l2=l2), y)

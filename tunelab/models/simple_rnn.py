@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import model_validator
 
@@ -26,7 +26,7 @@ class SimpleRnnParams(RecurrentParams):
     _lengths = model_validator(mode="after")(check_lengths("dropout", lambda p: len(p.units), "units"))
 
 
-def assemble(params: SimpleRnnParams, stack: Stack[Any]) -> Signal:
+def assemble(params: SimpleRnnParams, stack: Stack) -> Signal:
     """Normalisation, then the recurrent layers."""
     x = stack.first_norm(stack.traces(), params.norm)
     return layers(stack, x, params, cell="simple", units=params.units, dropout=params.dropout, l2=params.l2)

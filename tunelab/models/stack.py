@@ -11,7 +11,7 @@ Shapes are (scan, trace, feature), or (scan, trace, position, channel) where the
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
     from tunelab.models.conv_rnn import Convolution
@@ -35,33 +35,30 @@ class Signal:
     """Scale and offset that are still to be applied to the value."""
 
 
-X = TypeVar("X", bound=Signal)
-
-
-class Stack(Protocol[X]):
+class Stack(Protocol):
     """Layers by name. Rates of dropout and penalties of kernels (l2) of 0 add nothing."""
 
-    def traces(self) -> X:
+    def traces(self) -> Signal:
         """The traces as they are fed, normalised by the statistics of the training scans where params say so."""
 
-    def first_norm(self, x: X, kind: Norm, *, amplitude: bool = False) -> X:
+    def first_norm(self, x: Signal, kind: Norm, *, amplitude: bool = False) -> Signal:
         """Normalisation of :meth:`traces`: each sample for itself, or (amplitude) all samples by the same numbers."""
 
-    def norm(self, x: X, kind: Norm) -> X:
+    def norm(self, x: Signal, kind: Norm) -> Signal:
         """Normalisation of features, or of channels."""
 
-    def dense(self, x: X, units: int, activation: Activation = "linear", l2: float = 0.0) -> X:
+    def dense(self, x: Signal, units: int, activation: Activation = "linear", l2: float = 0.0) -> Signal:
         """A dense layer within each trace."""
 
-    def dropout(self, x: X, rate: float) -> X:
+    def dropout(self, x: Signal, rate: float) -> Signal:
         """Of features; of whole channels of a scan where samples are apart."""
 
-    def activate(self, x: X, activation: Activation) -> X:
+    def activate(self, x: Signal, activation: Activation) -> Signal:
         """An activation by itself."""
 
     def recurrent(
         self,
-        x: X,
+        x: Signal,
         cell: Cell,
         units: int,
         *,
@@ -69,39 +66,39 @@ class Stack(Protocol[X]):
         recurrent_dropout: float = 0.0,
         bidirectional: bool = False,
         l2: float = 0.0,
-    ) -> X:
+    ) -> Signal:
         """A recurrent layer over traces; both directions give ``units`` features each. The penalty is on its input
         kernel. One mask of dropout holds for all traces of a scan."""
 
-    def positions(self, x: X) -> X:
+    def positions(self, x: Signal) -> Signal:
         """(scan, trace, sample) -> (scan, trace, position, 1)."""
 
-    def block(self, x: X, block: Convolution, norm: Norm, l2: float) -> X:
+    def block(self, x: Signal, block: Convolution, norm: Norm, l2: float) -> Signal:
         """A block of ``conv_rnn``: nothing passes from trace to trace, and the ends are not padded."""
 
-    def convolve(self, x: X, filters: int, traces: int, samples: int, l2: float = 0.0) -> X:
+    def convolve(self, x: Signal, filters: int, traces: int, samples: int, l2: float = 0.0) -> Signal:
         """A convolution over traces x positions, as many of both as before; beyond the scan all is zero."""
 
-    def pool(self, x: X, samples: int) -> X:
+    def pool(self, x: Signal, samples: int) -> Signal:
         """The maximum over so many positions."""
 
-    def vector(self, x: X, how: Literal["flatten", "average", "maximum"]) -> X:
+    def vector(self, x: Signal, how: Literal["flatten", "average", "maximum"]) -> Signal:
         """One vector of a trace, of its positions."""
 
-    def across(self, x: X, filters: int, kernel: int, dilation: int = 1, l2: float = 0.0) -> X:
+    def across(self, x: Signal, filters: int, kernel: int, dilation: int = 1, l2: float = 0.0) -> Signal:
         """A convolution across traces, as many as before; beyond the scan all is zero."""
 
-    def attend(self, x: X, heads: int, reach: int, dropout: float = 0.0, l2: float = 0.0) -> X:
+    def attend(self, x: Signal, heads: int, reach: int, dropout: float = 0.0, l2: float = 0.0) -> Signal:
         """Attention of each trace to all of its scan, with a learned bias for each distance up to ``reach``."""
 
-    def add(self, x: X, y: X) -> X:
+    def add(self, x: Signal, y: Signal) -> Signal:
         """The sum of two of one width."""
 
-    def join(self, x: X, y: X) -> X:
+    def join(self, x: Signal, y: Signal) -> Signal:
         """The features of both."""
 
-    def halve(self, x: X) -> X:
+    def halve(self, x: Signal) -> Signal:
         """The maximum over every two traces; the last of an odd number stays by itself."""
 
-    def double(self, x: X, like: X) -> X:
+    def double(self, x: Signal, like: Signal) -> Signal:
         """Each trace twice, as many as ``like`` has."""

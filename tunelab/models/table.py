@@ -134,7 +134,7 @@ def build_model(params: Mapping[str, Any], n_samples: int, statistics: Statistic
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(typed.precision)
     try:
-        if family.assemble is not None and not typed.plain:
+        if family.own is None and not typed.plain:
             from tunelab.models.fast_stack import FastStack
 
             fast = FastStack(n_samples, typed.batch_norm_momentum, given)
@@ -151,8 +151,7 @@ def build_model(params: Mapping[str, Any], n_samples: int, statistics: Statistic
 
 def _plain(family: Family[Any], typed: Any, n_samples: int) -> keras.Model:
     """The model of plain Keras layers."""
-    if family.assemble is None:
-        assert family.own is not None
+    if family.own is not None:
         return family.own(typed, n_samples)
     from tunelab.models.plain_stack import PlainStack
 
@@ -171,7 +170,7 @@ def cost_of(params: Mapping[str, Any], n_samples: int) -> Cost | None:
         ModelError: as :func:`build_model`.
     """
     family, typed = _fitting(params, n_samples)
-    if family.assemble is None:
+    if family.own is not None:
         return None
     tally = Tally(n_samples)
     return tally.cost(family.assemble(typed, tally))
@@ -194,7 +193,7 @@ def structure(params: Mapping[str, Any], *, dials: bool = True) -> str:
 
 def has_dials(params: Mapping[str, Any]) -> bool:
     """Whether the model of these params has its numbers, and the statistics it normalises by, on dials."""
-    return find_family(params["family"]).assemble is not None and not _typed(params, "params").plain
+    return find_family(params["family"]).own is None and not _typed(params, "params").plain
 
 
 def _masked(value: Any, dials: Collection[str], dialled: bool = False) -> Any:

@@ -162,4 +162,3 @@ class Tally:
     def double(self, x: Signal, like: Signal) -> Signal:
         """As many as before."""
         return replace(x, mask=like.mask)
-

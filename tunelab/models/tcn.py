@@ -5,7 +5,7 @@ Unlike there, kernels look both ways: the whole scan is known when it is labelle
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
@@ -38,7 +38,7 @@ class TcnParams(Params):
     """On all kernels."""
 
 
-def assemble(params: TcnParams, stack: Stack[Any]) -> Signal:
+def assemble(params: TcnParams, stack: Stack) -> Signal:
     """The front, then the blocks."""
     x = front.vectors(stack, params.front, norm=params.norm, dropout=params.front_dropout, l2=params.l2)
     for i in range(params.blocks):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, model_validator
 
@@ -42,7 +42,7 @@ class TransformerParams(Params):
         return self
 
 
-def assemble(params: TransformerParams, stack: Stack[Any]) -> Signal:
+def assemble(params: TransformerParams, stack: Stack) -> Signal:
     """The front, the blocks, a last normalisation."""
     x = front.vectors(stack, params.front, norm=params.norm, dropout=params.front_dropout, l2=params.l2)
     for _ in range(params.blocks):

@@ -1,15 +1,15 @@
-"""unet1d: one vector of each trace, then convolutions across fewer and fewer traces and back (Ronneberger et al. 2015)."""
+"""unet1d: one vector of each trace, then convolutions across ever fewer traces and back (Ronneberger et al. 2015)."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
 from tunelab.models import front
 from tunelab.models.family import Family, Params, Penalty, Rate, Size
 from tunelab.models.front import Front
-from tunelab.models.stack import Norm, Signal, Stack, X
+from tunelab.models.stack import Norm, Signal, Stack
 
 
 class Unet1dParams(Params):
@@ -32,7 +32,7 @@ class Unet1dParams(Params):
     """On all kernels."""
 
 
-def assemble(params: Unet1dParams, stack: Stack[Any]) -> Signal:
+def assemble(params: Unet1dParams, stack: Stack) -> Signal:
     """The front, down the levels and up again; what a level held on the way down joins it on the way up."""
     x = front.vectors(stack, params.front, norm=params.norm, dropout=params.front_dropout, l2=params.l2)
     held = []
@@ -46,11 +46,9 @@ def assemble(params: Unet1dParams, stack: Stack[Any]) -> Signal:
     return x
 
 
-def _level(params: Unet1dParams, stack: Stack[X], x: X, filters: int) -> X:
+def _level(params: Unet1dParams, stack: Stack, x: Signal, filters: int) -> Signal:
     for _ in range(2):
-        x = stack.activate(
-            stack.norm(stack.across(x, filters, params.kernel, l2=params.l2), params.norm), "relu"
-        )
+        x = stack.activate(stack.norm(stack.across(x, filters, params.kernel, l2=params.l2), params.norm), "relu")
     return stack.dropout(x, params.dropout)
 
 
