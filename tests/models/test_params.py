@@ -90,7 +90,10 @@ def test_one_penalty_stands_for_both_of_conv_rnn():
         (RNN | {"l2": "0.1"}, "params: l2: Input should be a valid number, not '0.1'"),
         (RNN | {"class_weight": 0}, "params: class_weight: Input should be greater than 0, not 0"),
         (RNN | {"batch_norm_momentum": 1}, "params: batch_norm_momentum: Input should be less than 1, not 1"),
-        (RNN | {"window": 3}, "params: window: no such key; known are batch_norm_momentum, batch_size,"),
+        (
+            RNN | {"window": 3},
+            "params: window: no such key; known are augmentation, averaging, batch_norm_momentum, batch_size,",
+        ),
         (RNN | {"learning_rat": 1}, "params: learning_rat: no such key; did you mean 'learning_rate'?"),
         (
             CONV | {"dense": {"units": 8, "activation": "rleu"}},
