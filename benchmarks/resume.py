@@ -35,6 +35,7 @@ from tunelab.tuning.searcher import SpaceSearcher
 
 METRICS = (
     "loss",
+    "learning_rate",
     "tune_loss",
     "tune_average_precision",
     "tune_f1",

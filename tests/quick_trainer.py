@@ -28,7 +28,7 @@ from tunelab import metrics
 from tunelab.checkpoint import Arrays, unpack
 from tunelab.data.dataset import Dataset, Part
 from tunelab.errors import StateError
-from tunelab.measures import cross_entropy, decided, judge
+from tunelab.measures import cross_entropy, judge, measured
 from tunelab.outcome import Outcome, Step
 from tunelab.pooling import centred, judge_pooled, pool
 from tunelab.preprocessing import chain_of
@@ -148,21 +148,10 @@ class QuickTrainer:
                 self._weights = self._weights - rate * (
                     rows[some].T @ (answers(self._weights, rows[some]) - labels[some]) / len(some)
                 )
-        tune, validation = self._parts["tune"], self._parts["validation"]
-        tune_scores = answers(self._weights, self._rows["tune"])
-        scores = answers(self._weights, self._rows["validation"])
-        threshold = metrics.best_threshold(tune.labels, tune_scores)
+        tune, validation = (answers(self._weights, self._rows[split]) for split in ("tune", "validation"))
         return {
             "loss": cross_entropy(labels, answers(self._weights, rows)),
-            "tune_loss": cross_entropy(tune.labels, tune_scores),
-            "tune_average_precision": metrics.average_precision(tune.labels, tune_scores),
-            "tune_f1": metrics.count(tune.labels, tune_scores, threshold).f1,
-            "threshold": threshold,
-            "val_loss": cross_entropy(validation.labels, scores),
-            "val_f1": metrics.count(validation.labels, scores, threshold).f1,
-            "val_f1_at_half": metrics.count(validation.labels, scores).f1,
-            "val_average_precision": metrics.average_precision(validation.labels, scores),
-            **decided(validation, scores, threshold),
+            **measured(self._parts["tune"], tune, self._parts["validation"], validation),
         }
 
     def _ended(self) -> str:

@@ -109,6 +109,46 @@ def test_a_trial_in_a_kept_model_equals_one_in_a_new_process(family: str) -> Non
     assert here != course(params, 8)
 
 
+def objective(loss: str, number: float, **optimizer: Any) -> dict[str, Any]:
+    """Params whose loss has this number wherever it may, which every structure here has in common."""
+    wanted = {"kind": loss, "focus": 4 * number, "cross_entropy_share": number, "edge_smoothing": number / 4}
+    if loss == "cross_entropy":
+        wanted["edge_smoothing"] = 0.0
+    return {"loss": wanted, "optimizer": optimizer}
+
+
+VARIANTS = {
+    "focal": (objective("focal", 0.2), objective("focal", 0.9)),
+    "soft_f1": (objective("soft_f1", 0.9), objective("soft_f1", 0.2)),
+    "adamw": (
+        objective("cross_entropy", 0.2, kind="adamw", weight_decay=0.001, clip_norm=0.5),
+        objective("cross_entropy", 0.9, kind="adamw", weight_decay=2.0, momentum=0.3, clip_norm=0.5),
+    ),
+    "sgd": (
+        objective("focal", 0.2, kind="sgd", momentum=0.5),
+        objective("focal", 0.3, kind="sgd", momentum=0.5, weight_decay=1.0)
+        | {"averaging": 0.6, "rate_schedule": {"kind": "one_cycle"}},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_kept_loss_and_optimizer_equal_those_of_a_new_process(name: str) -> None:
+    before, after = VARIANTS[name]
+    first = begin(small("simple_rnn", **before))
+    first.run_epoch()
+    model = first.model
+    del first
+    params = small("simple_rnn", **after, learning_rate=0.02)
+    second = begin(params, seed=7)
+    assert second.model is model
+    del second
+    here = course(params, 7)
+    assert here == in_a_new_process(params, 7)
+    other = {**before, "averaging": params["averaging"], "rate_schedule": params["rate_schedule"]}
+    assert here != course(small("simple_rnn", **other, learning_rate=0.02), 7)
+
+
 def test_a_model_is_traced_once_for_all_trials_of_its_structure(monkeypatch: pytest.MonkeyPatch) -> None:
     one = begin(small("lstm"))
     traces: list[Any] = []
@@ -148,6 +188,12 @@ def test_a_model_in_use_is_given_to_no_other() -> None:
         {"plain": True},
         {"normalisation": "global"},
         {"precision": "mixed_bfloat16"},
+        {"loss": {"kind": "focal"}},
+        {"loss": {"kind": "soft_f1"}},
+        {"loss": {"edge_smoothing": 0.1}},
+        {"optimizer": {"kind": "adamw"}},
+        {"optimizer": {"kind": "sgd"}},
+        {"optimizer": {"clip_norm": 1.0}},
     ],
     ids=str,
 )
@@ -158,7 +204,27 @@ def test_another_structure_has_a_model_of_its_own(changes: dict[str, Any]) -> No
 def test_what_no_model_depends_on_is_no_part_of_the_structure() -> None:
     numbers = {key: value for key, value in CHANGED.items() if key not in ("l2", "dropout")}
     other = {**numbers, "preprocessing": {"samples": 20}, "protocol": "incremental", "shard_epochs": 2}
+    other |= {"averaging": 0.5, "rate_schedule": {"kind": "one_cycle"}, "augmentation": {"mirror": 0.5}}
+    other |= {"loss": {"focus": 1.0, "cross_entropy_share": 0.5}, "optimizer": {"weight_decay": 0.5, "momentum": 0.1}}
     assert structure(small("simple_rnn", **other)) == structure(small("simple_rnn"))
+
+
+def test_numbers_of_a_loss_or_an_optimizer_split_structures_only_where_they_must() -> None:
+    def of(loss: dict[str, Any], optimizer: dict[str, Any], **more: Any) -> str:
+        return structure(small("simple_rnn", loss=loss, optimizer=optimizer, **more))
+
+    focal, soft = {"kind": "focal", "focus": 1.0}, {"kind": "soft_f1", "cross_entropy_share": 0.3}
+    adamw, sgd = {"kind": "adamw"}, {"kind": "sgd"}
+    assert of(focal, adamw) == of({**focal, "focus": 5.0}, {**adamw, "weight_decay": 0.3})
+    assert of(soft, sgd) == of({**soft, "cross_entropy_share": 0.6, "focus": 0.0}, {**sgd, "weight_decay": 0.0})
+    assert of({**soft, "edge_smoothing": 0.1}, sgd) == of({**soft, "edge_smoothing": 0.2}, sgd)
+    assert of(soft, sgd) != of({**soft, "cross_entropy_share": 0.0}, sgd)
+    assert of(soft, sgd) != of({**soft, "edge_smoothing": 0.1}, sgd)
+    assert of(soft, sgd) != of(soft, {**sgd, "momentum": 0.5})
+    assert of(soft, adamw) == of(soft, {**adamw, "momentum": 0.5})
+    assert of(soft, {**adamw, "clip_norm": 1.0}) != of(soft, {**adamw, "clip_norm": 2.0})
+    assert of(focal, adamw, plain=True) != of({**focal, "focus": 5.0}, adamw, plain=True)
+    assert of(focal, adamw, plain=True) == of({**focal, "cross_entropy_share": 1.0}, adamw, plain=True)
 
 
 def test_numbers_of_plain_layers_are_part_of_their_step() -> None:

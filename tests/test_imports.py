@@ -38,6 +38,8 @@ FLOORS = {  # module or room -> floor; a room is a folder, all of whose modules 
     "s3lease": 1,
     "output": 1,
     "checkpoint": 1,
+    "averaging": 1,
+    "learning_rates": 1,
     "outcome": 1,
     "causes": 1,
     "data": 2,

@@ -1,10 +1,11 @@
 """Compiled models of this process, kept for the next training of one structure. A training is not known here.
 
 Tracing a training step takes seconds, the first epoch of a small model often less. Models that differ only in numbers
-on dials (:mod:`tunelab.models.dials`), in learning rate, batch size or weights of traces have the same step. So when a
-training is over, its model goes on a shelf, and the next one of the same structure takes it down. Nothing of the former
-training is left in it: the model that a new process would have built is built each time, which takes no tracing, and
-every variable of model and optimizer, seeds and dials included, becomes what it is there.
+on dials (:mod:`tunelab.models.dials`), in learning rate, batch size or weights of traces have the same step
+(:mod:`tunelab.models.sharing`). So when a training is over, its model goes on a shelf, and the next one of the same
+structure takes it down. Nothing of the former training is left in it: the model that a new process would have built is
+built each time, which takes no tracing, and every variable of model and optimizer, seeds and dials included, becomes
+what it is there.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from tunelab.data.batches import Batch
 from tunelab.models import build_model, has_dials, structure
 from tunelab.models.dials import dials_of
 from tunelab.models.layers import wants_moments, whole
+from tunelab.models.losses import loss_of
+from tunelab.models.optimizers import optimizer_of
 from tunelab.statistics import Statistics
 
 MOST = 4
@@ -90,8 +93,8 @@ def clear() -> None:
 
 def _compile(model: keras.Model, params: Mapping[str, Any]) -> keras.Model:
     model.compile(
-        optimizer=keras.optimizers.Adam(params["learning_rate"]),
-        loss=keras.losses.SparseCategoricalCrossentropy(reduction="mean_with_sample_weight"),
+        optimizer=optimizer_of(params["optimizer"], params["learning_rate"], model.trainable_variables),
+        loss=loss_of(params["loss"]),
         # XLA on a CPU compiles for longer than these models train
         jit_compile=False if keras.backend.backend() == "tensorflow" else "auto",
     )

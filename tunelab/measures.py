@@ -12,6 +12,31 @@ from tunelab import metrics
 from tunelab.data.dataset import Part
 
 
+def measured(
+    tune: Part, tune_scores: NDArray[np.float64], validation: Part, scores: NDArray[np.float64]
+) -> dict[str, float]:
+    """What a model's scores are worth after an epoch, validation at the threshold that is best on tune.
+
+    Args:
+        tune: the split that decides.
+        tune_scores: its shares of "positive", shape (trace,).
+        validation: the split that judges.
+        scores: likewise.
+    """
+    threshold = metrics.best_threshold(tune.labels, tune_scores)
+    return {
+        "tune_loss": cross_entropy(tune.labels, tune_scores),
+        "tune_average_precision": metrics.average_precision(tune.labels, tune_scores),
+        "tune_f1": metrics.count(tune.labels, tune_scores, threshold).f1,
+        "threshold": threshold,
+        "val_loss": cross_entropy(validation.labels, scores),
+        "val_f1": metrics.count(validation.labels, scores, threshold).f1,
+        "val_f1_at_half": metrics.count(validation.labels, scores).f1,
+        "val_average_precision": metrics.average_precision(validation.labels, scores),
+        **decided(validation, scores, threshold),
+    }
+
+
 def judge(part: Part, scores: NDArray[np.float64], threshold: float) -> dict[str, Any]:
     """What a model's scores are worth on a whole split, with 95 % bootstrap intervals over scans.
 

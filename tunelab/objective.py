@@ -1,12 +1,12 @@
 """The schema of what training minimises and how: loss, optimiser, and what becomes of the learning rate.
 
 It is part of params, so a space can search it. It says nothing of the model. What is made of it is in
-:mod:`tunelab.compiled` (loss, optimiser) and :mod:`tunelab.training` (the rate, from step to step).
+:mod:`tunelab.models.losses`, :mod:`tunelab.models.optimizers` and :mod:`tunelab.learning_rates`.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -17,8 +17,22 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Loss(_Section):
+class _Kinds(_Section):
+    """A section of which some keys matter to one kind alone."""
+
+    of_kind: ClassVar[dict[str, str]]
+    """Key -> the only kind to which it matters."""
+
+    def needed(self) -> dict[str, Any]:
+        """What is written, less the keys that do not matter to this kind."""
+        full = self.model_dump(mode="json")
+        return {key: value for key, value in full.items() if self.of_kind.get(key, full["kind"]) == full["kind"]}
+
+
+class Loss(_Kinds):
     """What is minimised over the traces of a batch, beside the penalties of kernels."""
+
+    of_kind = {"focus": "focal", "cross_entropy_share": "soft_f1"}
 
     kind: Literal["cross_entropy", "focal", "soft_f1"] = "cross_entropy"
     """Cross-entropy; focal loss (Lin et al. 2017), which counts traces that are answered well for less; or 1 - soft F1
@@ -31,8 +45,10 @@ class Loss(_Section):
     """What traces on either side of an object's edge are labelled short of 1, or beyond 0."""
 
 
-class Optimizer(_Section):
+class Optimizer(_Kinds):
     """What makes steps of gradients."""
+
+    of_kind = {"weight_decay": "adamw", "momentum": "sgd"}
 
     kind: Literal["adam", "adamw", "sgd"] = "adam"
     """Adam; AdamW, whose weights also decay (Loshchilov and Hutter 2019); or gradient descent with momentum."""

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from tunelab import metrics
 from tunelab.augmentation import augmentation_of
+from tunelab.averaging import averaged
 from tunelab.backend import data_bytes
 from tunelab.checkpoint import Arrays, digest, pack, unpack
 from tunelab.compiled import answer, compiled_for, train
@@ -30,7 +31,8 @@ from tunelab.data.dataset import Dataset, Part
 from tunelab.data.order import Scans, reading_batches, training_batches
 from tunelab.data.statistics import of_part
 from tunelab.errors import StateError
-from tunelab.measures import cross_entropy, decided, judge
+from tunelab.learning_rates import Rates
+from tunelab.measures import judge, measured
 from tunelab.models import build_model
 from tunelab.models.accelerator import unused
 from tunelab.models.layers import wants_moments
@@ -74,6 +76,16 @@ class Training:
         self.statistics = None if params["normalisation"] == "none" else of_part(self.train)
         self.model = compiled_for(self, params, data.n_samples, self.statistics, schedule.seed)
         self.feed = Feed(data_bytes())
+        self.incremental = params["protocol"] == "incremental"
+        self.rates = Rates(
+            params["rate_schedule"],
+            params["learning_rate"],
+            epochs=min(schedule.max_epochs, len(self.shards)) if self.incremental else schedule.max_epochs,
+            passes=params["shard_epochs"] if self.incremental else 1,
+        )
+        self.rate = self.rates.base
+        self.average: Arrays = ()
+        """Of the weights after each epoch, where params ask for it."""
         self.epoch = 0
         self.seconds = 0.0
         self.best_epoch = 0
@@ -90,12 +102,13 @@ class Training:
     def run_epoch(self) -> Outcome:
         """Train and evaluate one epoch."""
         begun = time.perf_counter()
-        incremental = self.params["protocol"] == "incremental"
-        values = self._train_on_shard() if incremental else self._train_on_all()
+        values = self._train_on_shard() if self.incremental else self._train_on_all()
+        values["learning_rate"] = self.rate
         self.epoch += 1
         if not math.isfinite(values["loss"]):
-            where = f" (pass {values['shard_epochs']} over shard {values['shard']})" if incremental else ""
+            where = f" (pass {values['shard_epochs']} over shard {values['shard']})" if self.incremental else ""
             return self._outcome(begun, values, failed=f"the loss is {values['loss']} in epoch {self.epoch}{where}")
+        trained = self._put_average()
         values |= self._evaluate()
         dense = values["tune_average_precision"]
         improved = self.epoch == 1 or dense > self.best_dense
@@ -103,7 +116,10 @@ class Training:
             self.best_epoch = self.epoch
             self.best_dense = dense if math.isfinite(dense) else -math.inf
             self.best_weights = self.model.get_weights()
-        return self._outcome(begun, values, improved=improved, ended=self._ended(incremental))
+        if trained:
+            self.model.set_weights(trained)
+        self.rates.note(dense)
+        return self._outcome(begun, values, improved=improved, ended=self._ended())
 
     def chosen(self) -> keras.Model:
         """The chosen epoch's model of plain layers alone, which can be saved and loaded; it answers the same."""
@@ -132,12 +148,14 @@ class Training:
             "model": self._variables(self.model),
             "optimizer": self._variables(self.model.optimizer),
             "best": self.best_weights,
+            "average": self.average,
         }
         state = {
             "epoch": self.epoch,
             "seconds": self.seconds,
             "best_epoch": self.best_epoch,
             "best_dense": self.best_dense if math.isfinite(self.best_dense) else None,
+            "rates": self.rates.save(),
         }
         return arrays, state
 
@@ -156,9 +174,11 @@ class Training:
         try:
             self._assign(self.model, arrays["model"], where)
             self._assign(self.model.optimizer, arrays["optimizer"], where)
-            self.best_weights = arrays["best"]
+            self.best_weights, self.average = arrays["best"], arrays["average"]
             self.epoch, self.seconds, self.best_epoch = state["epoch"], state["seconds"], state["best_epoch"]
             self.best_dense = -math.inf if state["best_dense"] is None else state["best_dense"]
+            self.rates.load(state["rates"])
+            self.rate = math.nan  # the optimizer has the one of that step
         except KeyError as error:
             raise StateError(f"{where}: lacks {error} of a training; it was written by another version") from error
 
@@ -207,35 +227,41 @@ class Training:
             augment=augmented(self.train, scans, self.augmentation, seed=self.schedule.seed, number=number),
         )
         total = 0.0
-        for batch in self.feed.of(batches):
+        for step, batch in enumerate(self.feed.of(batches)):
+            self._set_rate(self.rates.at(*number, share=step / len(batches)))
             loss = train(self.model, batch)
             if not math.isfinite(loss):
                 return loss
             total += loss * len(batch[1])
         return total / len(scans) if len(scans) else math.nan
 
-    def _ended(self, incremental: bool) -> str:
-        if incremental and self.epoch >= len(self.shards):
+    def _set_rate(self, rate: float) -> None:
+        if rate != self.rate:
+            self.model.optimizer.learning_rate = rate
+            self.rate = rate
+
+    def _put_average(self) -> Arrays:
+        """Bring the model to the average over epochs; its own weights, or none where no average is asked for.
+
+        Of a shard the best pass counts, and by the answers of its own weights a pass is the best.
+        """
+        share = self.params["averaging"]
+        if not share:
+            return ()
+        trained: Arrays = self.model.get_weights()
+        self.average = averaged(self.average, trained, share, self.epoch)
+        self.model.set_weights(self.average)
+        return trained
+
+    def _ended(self) -> str:
+        if self.incremental and self.epoch >= len(self.shards):
             return "shards"
         if self.epoch >= self.schedule.max_epochs:
             return "epochs"
-        return "patience" if not incremental and self.epoch - self.best_epoch >= self.schedule.patience else ""
+        return "patience" if not self.incremental and self.epoch - self.best_epoch >= self.schedule.patience else ""
 
     def _evaluate(self) -> dict[str, float]:
-        tune, validation = self.tune, self.validation
-        tune_scores, scores = self.scores(tune), self.scores(validation)
-        threshold = metrics.best_threshold(tune.labels, tune_scores)
-        return {
-            "tune_loss": cross_entropy(tune.labels, tune_scores),
-            "tune_average_precision": metrics.average_precision(tune.labels, tune_scores),
-            "tune_f1": metrics.count(tune.labels, tune_scores, threshold).f1,
-            "threshold": threshold,
-            "val_loss": cross_entropy(validation.labels, scores),
-            "val_f1": metrics.count(validation.labels, scores, threshold).f1,
-            "val_f1_at_half": metrics.count(validation.labels, scores).f1,
-            "val_average_precision": metrics.average_precision(validation.labels, scores),
-            **decided(validation, scores, threshold),
-        }
+        return measured(self.tune, self.scores(self.tune), self.validation, self.scores(self.validation))
 
     def _outcome(
         self, begun: float, values: dict[str, float], *, improved: bool = False, ended: str = "", failed: str = ""

@@ -96,5 +96,3 @@ def test_the_old_structures_are_the_defaults() -> None:
 def test_every_family_fits_a_few_samples_or_says_so() -> None:
     for family in FAMILIES:
         check_fit(small(family), 20)
-
-

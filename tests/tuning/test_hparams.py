@@ -152,6 +152,7 @@ class TestScalars:
     ("metric", "name"),
     [
         ("loss", "train/loss"),
+        ("learning_rate", "train/learning_rate"),
         ("tune_f1", "tune/f1"),
         ("threshold", "tune/threshold"),
         ("val_average_precision", "validation/average_precision"),

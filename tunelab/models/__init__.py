@@ -5,6 +5,7 @@ One file a family, all of one shape: ``Params`` (what the family takes, checked 
 can check a space without it.
 """
 
+from tunelab.models.sharing import has_dials, structure
 from tunelab.models.table import (
     FAMILIES,
     build_model,
@@ -13,12 +14,10 @@ from tunelab.models.table import (
     check_space,
     cost_of,
     examples,
-    has_dials,
     locate,
     normalise,
     outline,
     starts,
-    structure,
 )
 
 __all__ = [

@@ -1,4 +1,5 @@
-"""Numbers of a model that a compiled training step reads from variables: rates of dropout, factors of penalties.
+"""Numbers of a model that a compiled training step reads from variables: rates of dropout, factors of penalties, and
+what makes a loss of one kind.
 
 As Python numbers they would be part of the step, and every trial would compile one of its own. They are no weights:
 they are not counted, not stored with weights and not loaded with them.
@@ -63,12 +64,13 @@ def penalty(factor: float) -> SquaredPenalty | None:
 
 
 def dials_of(model: keras.Model) -> list[Dial]:
-    """Every dial of a model, in the order of its layers."""
-    return [dial for layer in model._flatten_layers() for dial in _own(layer)]
+    """Every dial of a model: in the order of its layers, then, where it is compiled, of its loss."""
+    owners = [*model._flatten_layers(), getattr(model, "loss", None)]
+    return [dial for owner in owners if owner is not None for dial in _own(owner)]
 
 
-def _own(layer: keras.layers.Layer) -> Iterator[Dial]:
-    for value in vars(layer).values():
+def _own(owner: keras.layers.Layer | keras.losses.Loss) -> Iterator[Dial]:
+    for value in vars(owner).values():
         if isinstance(value, Dial):
             yield value
         elif isinstance(value, SquaredPenalty):

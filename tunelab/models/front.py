@@ -14,6 +14,7 @@ class Front(Section):
     """A dense layer with every sample of a trace an input, or convolutions and then a dense layer."""
 
     kind: Literal["dense", "convolution"]
+    """Which of the two; ``units`` is all that dense takes."""
     units: Size = 64
     """Of the dense layer: the length of the vector."""
     filters: Layers = (16, 24, 32, 32)

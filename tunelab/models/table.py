@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -44,24 +44,6 @@ FAMILIES: Mapping[str, Family[Any]] = {
     "unet1d": unet1d.FAMILY,
     "transformer": transformer.FAMILY,
 }
-DIALS = frozenset(("batch_norm_momentum", "dropout", "front_dropout", "conv_dropout", "l2"))
-"""Keys of params, at any depth, whose numbers fast layers read from dials (:mod:`tunelab.models.dials`): models that
-differ in nothing else share a compiled step. Whether such a number is 0 may still decide what is built."""
-_OUTSIDE = frozenset(
-    (
-        "learning_rate",
-        "rate_schedule",
-        "averaging",
-        "batch_size",
-        "class_weight",
-        "preprocessing",
-        "augmentation",
-        "protocol",
-        "shard_epochs",
-        "shard_patience",
-    )
-)
-"""Keys of :class:`Params` that no compiled step depends on."""
 
 
 class _AnyParams(Params):
@@ -97,6 +79,28 @@ def find_family(name: str) -> Family[Any]:
     return Family(params=_AnyParams, own=own, outline=lambda params: function)
 
 
+def checked(raw: Mapping[str, Any], place: str = "params") -> Any:
+    """The params object of a family.
+
+    Args:
+        raw: ``{"family": ..., ...}`` as written or proposed.
+        place: where they came from, for the message.
+
+    Raises:
+        ModelError: an unknown family, key or value.
+    """
+    name = raw.get("family")
+    if not isinstance(name, str):
+        raise ModelError(f"{place}: family: missing; known are {', '.join(FAMILIES)}")
+    try:
+        schema = find_family(name).params
+        return schema.model_validate(dict(raw))
+    except ValidationError as error:
+        raise ModelError(f"{place}: {explain(error, schema)}") from None
+    except ModelError as error:
+        raise ModelError(f"{place}: {error}") from None
+
+
 def normalise(raw: Mapping[str, Any], place: str = "params") -> dict[str, Any]:
     """Params in full: defaults filled in, one number for a list or for several penalties written out.
 
@@ -107,7 +111,7 @@ def normalise(raw: Mapping[str, Any], place: str = "params") -> dict[str, Any]:
     Raises:
         ModelError: an unknown family, key or value.
     """
-    full: dict[str, Any] = _typed(raw, place).model_dump(mode="json")
+    full: dict[str, Any] = checked(raw, place).model_dump(mode="json")
     return full
 
 
@@ -176,35 +180,6 @@ def cost_of(params: Mapping[str, Any], n_samples: int) -> Cost | None:
     return tally.cost(family.assemble(typed, tally))
 
 
-def structure(params: Mapping[str, Any], *, dials: bool = True) -> str:
-    """What params must have in common for their models to share a compiled step: all but what stands on dials.
-
-    Learning rate, batch size, weights of traces and whatever concerns the order of training are no part of a model.
-
-    Args:
-        params: ``{"family": ..., ...}``.
-        dials: whether what stands on them may differ.
-    """
-    typed = _typed(params, "params")
-    free = DIALS if dials and has_dials(params) else frozenset[str]()
-    kept = {key: value for key, value in typed.model_dump(mode="json").items() if key not in _OUTSIDE}
-    return json.dumps(_masked(kept, free), sort_keys=True)
-
-
-def has_dials(params: Mapping[str, Any]) -> bool:
-    """Whether the model of these params has its numbers, and the statistics it normalises by, on dials."""
-    return find_family(params["family"]).own is None and not _typed(params, "params").plain
-
-
-def _masked(value: Any, dials: Collection[str], dialled: bool = False) -> Any:
-    """The same, every number below a key of ``dials`` replaced by whether it is any."""
-    if isinstance(value, dict):
-        return {key: _masked(item, dials, dialled or key in dials) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_masked(item, dials, dialled) for item in value]
-    return value != 0 if dialled else value
-
-
 def _given(typed: Params, n_samples: int, statistics: Statistics | None) -> Statistics | None:
     """What traces are normalised by."""
     if typed.normalisation == "none":
@@ -224,7 +199,7 @@ def _given(typed: Params, n_samples: int, statistics: Statistics | None) -> Stat
 
 def outline(params: Mapping[str, Any]) -> str:
     """The model's layers in one word."""
-    return find_family(params["family"]).outline(_typed(params, "params"))
+    return find_family(params["family"]).outline(checked(params))
 
 
 def check_fit(params: Mapping[str, Any], n_samples: int) -> None:
@@ -338,20 +313,7 @@ def check_space(space: Space) -> None:
     chains(space)
 
 
-def _typed(raw: Mapping[str, Any], place: str) -> Any:
-    name = raw.get("family")
-    if not isinstance(name, str):
-        raise ModelError(f"{place}: family: missing; known are {', '.join(FAMILIES)}")
-    try:
-        schema = find_family(name).params
-        return schema.model_validate(dict(raw))
-    except ValidationError as error:
-        raise ModelError(f"{place}: {explain(error, schema)}") from None
-    except ModelError as error:
-        raise ModelError(f"{place}: {error}") from None
-
-
 def _fitting(params: Mapping[str, Any], n_samples: int) -> tuple[Family[Any], Any]:
-    family, typed = find_family(params["family"]), _typed(params, "params")
+    family, typed = find_family(params["family"]), checked(params)
     family.fits(typed, n_samples)
     return family, typed
