@@ -166,13 +166,12 @@ def _models(args: argparse.Namespace) -> int:
     from tunelab.data.preprocess import outcome
     from tunelab.data.resample import resampled_dt
     from tunelab.errors import DataError, ModelError
-    from tunelab.models import build_model, check_space, examples, outline
+    from tunelab.models import build_model, check_space, cost_of, examples, open_space, outline
     from tunelab.preprocessing import chain_of
-    from tunelab.space import load_space
 
     if args.samples < 1:
         raise UsageError(f"--samples: {args.samples} is less than one")
-    space = load_space(Path(args.space))
+    space = open_space(Path(args.space))
     check_space(space)
     dt = None if args.dt is None else args.dt * 1e-12
 
@@ -184,8 +183,13 @@ def _models(args: argparse.Namespace) -> int:
 
     for name, params in examples(space, samples):
         try:
-            # what a trace is normalised by adds no parameter, and is known once there are scans
-            size = str(build_model({**params, "normalisation": "none"}, samples(params)).count_params())
+            cost = cost_of(params, samples(params))
+            if cost is not None:
+                size = f"{cost.parameters:,} parameters, {cost.multiplications:,} multiplications a trace"
+            else:
+                # what a trace is normalised by adds no parameter, and is known once there are scans
+                built = build_model({**params, "normalisation": "none"}, samples(params))
+                size = f"{built.count_params():,} parameters"
         except (ModelError, DataError) as error:
             size = f"does not fit: {error}"
         print(f"{name:<12} {params['family']:<12} {outline(params)}  {size}")

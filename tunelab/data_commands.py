@@ -239,12 +239,12 @@ def _cache(args: argparse.Namespace) -> Path:
 
 def _access(args: argparse.Namespace) -> Prepared:
     from tunelab.data.prepared import AS_RECORDED, prepared_from
-    from tunelab.models import chains, check_space
-    from tunelab.space import DataOptions, load_space
+    from tunelab.models import chains, check_space, open_space
+    from tunelab.space import DataOptions
 
     options, wanted = DataOptions(), [AS_RECORDED]
     if args.space is not None:
-        space = load_space(Path(args.space))
+        space = open_space(Path(args.space))
         check_space(space)
         options, wanted = space.data, chains(space)
     given = {"resample": args.resample, "dtype": args.dtype, "components": tuple(args.component or ()) or None}

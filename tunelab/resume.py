@@ -21,13 +21,14 @@ from tunelab.data.prepared import CacheOptions
 from tunelab.difference import SPACE, compare
 from tunelab.errors import StateError, UsageError
 from tunelab.files import write_file
+from tunelab.models import open_space
 from tunelab.planning import announce, describe, identity, open_session, plan_of, versions
 from tunelab.progress import plain, progress_console
 from tunelab.ranking import Leaderboard
 from tunelab.report.words import clean
 from tunelab.s3 import S3Options
 from tunelab.search import conclude, place_of
-from tunelab.space import Space, explain, load_space, shipped
+from tunelab.space import Space, explain, shipped
 from tunelab.tuning.hold import JOURNAL, Hold, old_run
 from tunelab.tuning.plan import FORMAT, Options, SearchResult
 from tunelab.tuning.retention import Retention
@@ -195,19 +196,19 @@ def _asked(options: Options, changes: Changes, url: str) -> Options:
 def _space(hold: Hold, asked: Options, options: Options, changes: Changes) -> Space:
     """The space that was named; else the file it came from, where that is there; else as the journal has it."""
     if changes.space is not None:
-        return load_space(Path(asked.space))
+        return open_space(Path(asked.space))
     source, kept = Path(options.space) if options.space else shipped("quick.yaml"), hold.folder / SPACE
     try:
         there = source.exists()
     except OSError:  # no name that a file can have
         there = False
     if there:
-        return load_space(source)
+        return open_space(source)
     known = [record.get("identity") for record in hold.journal.records if record["kind"] in ("run", "change")][-1]
     document = known.get("space") if isinstance(known, Mapping) else None
     if isinstance(document, Mapping):  # the copy beside it only describes, and may be damaged
         write_file(kept, yaml.safe_dump(dict(document), sort_keys=False, allow_unicode=True).encode())
-    return load_space(kept)
+    return open_space(kept)
 
 
 def _say(hold: Hold, board: Leaderboard, accepted: Mapping[str, str], console: Console) -> None:

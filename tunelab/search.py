@@ -16,10 +16,11 @@ from rich.console import Console
 
 from tunelab.data.prepared import CacheOptions
 from tunelab.errors import UsageError
+from tunelab.models import open_space
 from tunelab.planning import announce, begin, plan_of
 from tunelab.progress import plain, progress_console
 from tunelab.s3 import S3Options, parse_s3
-from tunelab.space import load_space, shipped
+from tunelab.space import shipped
 from tunelab.tuning.hold import new_run
 from tunelab.tuning.plan import Options, SearchResult
 from tunelab.tuning.run import run_search
@@ -80,7 +81,7 @@ def search(
     """
     begun = time.monotonic()
     console = console or progress_console()
-    found = load_space(Path(space) if space is not None else shipped("quick.yaml"))
+    found = open_space(Path(space) if space is not None else shipped("quick.yaml"))
     run_name = name if name is not None else f"{_word(found.name)}-{datetime.now():%Y%m%d-%H%M%S}"
     check_name(run_name)
     s3 = s3 or S3Options()

@@ -10,7 +10,7 @@ apart for the sampler (``lstm.l2``); shared ones are the same for all. One colum
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -178,8 +178,12 @@ class Space:
         return {name.removeprefix(f"{family}."): v for name, v in self.locate(params).items() if name != "family"}
 
 
-def load_space(path: Path) -> Space:
+def load_space(path: Path, own: Callable[[str], Any] | None = None) -> Space:
     """Read and validate a space.
+
+    Args:
+        path: the file.
+        own: dimensions of a family that stands there without any, from wherever the family is; None: it has none.
 
     Raises:
         SpaceError: what is wrong, with file, key and remedy.
@@ -193,7 +197,8 @@ def load_space(path: Path) -> Space:
     if not file.families and not file.start_from:
         raise parse.error("families", "missing, and no start_from either; name at least one family")
     shared = parse.struct("shared", file.shared)
-    families = {name: parse.struct(f"families.{name}", tree) for name, tree in file.families.items()}
+    trees = {name: own(name) if tree is None and own else tree for name, tree in file.families.items()}
+    families = {name: parse.struct(f"families.{name}", tree) for name, tree in trees.items()}
     _check_shared(parse, shared, families)
     return Space(
         source=str(path),
@@ -206,7 +211,8 @@ def load_space(path: Path) -> Space:
         shared=shared,
         families=families,
         start_from=tuple(_starts(parse, file.start_from, shared, families)),
-        document=document,
+        # with the dimensions that families brought along: they may change, what a run searched may not
+        document={**document, "families": trees} if trees else document,
     )
 
 

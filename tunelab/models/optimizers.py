@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-KEPT = frozenset(("bias", "gamma", "beta"))
+KEPT = frozenset(("bias", "distance_bias", "gamma", "beta"))
 """Names of variables whose size says nothing of how complex a model is: weight decay leaves them alone."""
 
 
