@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 from tunelab import metrics
 from tunelab.checkpoint import Arrays, pack_checkpoint, unpack, unpack_checkpoint
-from tunelab.crossfit import CrossFit, evaluate_together, seed_of
+from tunelab.crossfit import CrossFit, seed_of
 from tunelab.data.dataset import Dataset, make_dataset
 from tunelab.data.splits import assign_folds
 from tunelab.errors import StateError
+from tunelab.evaluation import evaluate_together
 from tunelab.metrics import Counts
 from tunelab.models import normalise
 from tunelab.outcome import Step

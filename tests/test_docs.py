@@ -15,9 +15,8 @@ import pytest
 
 from tunelab import cli
 from tunelab.archive import MANIFEST
-from tunelab.models import build_model, check_space, examples
+from tunelab.models import build_model, check_space, examples, open_space
 from tunelab.report import FILES
-from tunelab.space import load_space
 from tunelab.tuning.retention import CHECKPOINTS, WEIGHTS
 from tunelab.tuning.trainable import LOGS
 
@@ -200,6 +199,6 @@ def yaml_examples(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict:
     for i, block in enumerate(blocks(text, "yaml")):
         path = folder / f"{i}.yaml"
         path.write_text(block, encoding="utf-8")
-        space = load_space(path)
+        space = open_space(path)
         spaces[space.name] = space
     return spaces

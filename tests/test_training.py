@@ -19,10 +19,11 @@ from tunelab.data.dataset import Dataset, Part
 from tunelab.data.order import training_batches
 from tunelab.data.statistics import of_part
 from tunelab.errors import StateError
+from tunelab.evaluation import evaluate
 from tunelab.measures import cross_entropy
 from tunelab.models import normalise
 from tunelab.models.layers import whole
-from tunelab.training import Schedule, Training, evaluate, pack
+from tunelab.training import Schedule, Training, pack
 
 pytestmark = pytest.mark.tf
 

@@ -30,19 +30,16 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from tunelab import metrics
-from tunelab.checkpoint import Arrays, unpack
-from tunelab.data.dataset import Dataset, Part
+from tunelab.checkpoint import Arrays
+from tunelab.data.dataset import Dataset
 from tunelab.errors import StateError
-from tunelab.measures import judge
 from tunelab.outcome import Step
-from tunelab.pooling import Scores, centred, judge_pooled, pool
-from tunelab.ranking import Pooled
+from tunelab.pooling import Scores, pool
 from tunelab.training import Schedule, Training
 
 
@@ -148,37 +145,3 @@ class CrossFit:
 def seed_of(seed: int, fold: int) -> int:
     """The seed of a fold's training: the trial's own on the first, another on each of the others."""
     return int(np.random.SeedSequence([seed, fold]).generate_state(1)[0]) if fold else seed
-
-
-def evaluate_together(
-    params: Mapping[str, Any], data: Dataset, models: Sequence[tuple[int, bytes, float]], pooled: Pooled
-) -> dict[str, dict[str, Any]]:
-    """What the models of all folds are worth: pooled on the folds, and on test by the mean of their centred scores.
-
-    ``f1_at_half`` of test is that of the mean of the scores as they are, at the default threshold: what the thresholds
-    are worth shows beside it.
-
-    Args:
-        params: the models'.
-        data: with folds.
-        models: fold, stored weights and threshold of each.
-        pooled: what they came to on the folds.
-
-    Raises:
-        StateError: the weights are not this model's.
-    """
-    test = data.part("test")
-    scores = [_answers(params, data.fold(fold), raw, test) for fold, raw, _ in models]
-    moved = [centred(own, threshold) for own, (_, _, threshold) in zip(scores, models, strict=True)]
-    judged = judge(test, np.mean(moved, axis=0), 0.5)
-    judged["f1_at_half"] = metrics.count(test.labels, np.mean(scores, axis=0)).f1
-    return {"validation": judge_pooled(pooled), "test": {**judged, "models": len(models)}}
-
-
-def _answers(params: Mapping[str, Any], data: Dataset, weights: bytes, part: Part) -> Scores:
-    training = Training(params, data, Schedule(max_epochs=1, patience=1, seed=0))
-    try:
-        training.model.set_weights(unpack(weights))
-    except ValueError as error:
-        raise StateError(f"the stored weights are not those of this model: {error}") from error
-    return training.scores(part)

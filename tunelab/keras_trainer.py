@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from tunelab import backend
-from tunelab.crossfit import CrossFit, evaluate_together
+from tunelab.crossfit import CrossFit
+from tunelab.evaluation import evaluate as evaluate_one
+from tunelab.evaluation import evaluate_together
 from tunelab.preprocessing import chain_of
 from tunelab.task import Evaluation, Task, Trainer
 from tunelab.training import Schedule
-from tunelab.training import evaluate as evaluate_one
 
 
 def begin(task: Task) -> Trainer:

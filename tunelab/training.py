@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,7 +32,7 @@ from tunelab.data.order import Scans, reading_batches, training_batches
 from tunelab.data.statistics import of_part
 from tunelab.errors import StateError
 from tunelab.learning_rates import Rates
-from tunelab.measures import judge, measured
+from tunelab.measures import measured
 from tunelab.models import build_model
 from tunelab.models.accelerator import unused
 from tunelab.models.layers import wants_moments
@@ -43,7 +43,6 @@ __all__ = [
     "Schedule",
     "Training",
     "digest",
-    "evaluate",
     "pack",
     "unpack",
 ]
@@ -281,26 +280,3 @@ class Training:
             raise StateError(f"{where}: holds the variables of another model")
         for variable, array in zip(owner.variables, arrays, strict=True):
             variable.assign(array)
-
-
-def evaluate(
-    params: Mapping[str, Any], data: Dataset, weights: bytes, threshold: float, splits: Sequence[str]
-) -> dict[str, dict[str, Any]]:
-    """What stored weights are worth on whole splits, with 95 % bootstrap intervals over scans.
-
-    Args:
-        params: the model's.
-        data: the data set.
-        weights: as :func:`pack` made them.
-        threshold: chosen on the tune split.
-        splits: names of the splits to answer.
-
-    Raises:
-        StateError: the weights are not this model's.
-    """
-    training = Training(params, data, Schedule(max_epochs=1, patience=1, seed=0))
-    try:
-        training.model.set_weights(unpack(weights))
-    except ValueError as error:
-        raise StateError(f"the stored weights are not those of this model: {error}") from error
-    return {split: judge(data.part(split), training.scores(data.part(split)), threshold) for split in splits}
