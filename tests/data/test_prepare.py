@@ -88,7 +88,7 @@ def test_what_is_prepared_is_what_was_recorded(at, memory, workers):
         assert not dataset.samples.read(i).flags.writeable
     chosen = np.array([5, 0, 23])
     np.testing.assert_array_equal(dataset.samples.moments(chosen), memory.samples.moments(chosen))
-    assert dataset.dealt == "cross-fitted over 5 folds of 21 scans, 3 test scans"
+    assert dataset.dealt == "cross-fitted over 5 folds of 20 scans, 4 test scans"
 
 
 def test_all_chains_are_made_in_one_reading_and_each_alone_is_the_same(at, memory, folder, monkeypatch):

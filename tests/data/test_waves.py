@@ -82,8 +82,19 @@ def test_noise_has_the_power_and_the_band_asked_for():
     assert power[~((hertz > 0.15e9) & (hertz < 1.25e9))].max() < 1e-3 * power[inside].mean()
 
 
+def test_noise_may_be_alike_in_neighbouring_traces():
+    none = np.zeros((0, 2_000))
+    rng = np.random.default_rng(0)
+    traces = waves.record(none, none, frequency=600e6, dt=1e-10, n_samples=201, noise=0.3, rng=rng, noise_reach=4)
+    assert np.sqrt(np.mean(traces**2)) == pytest.approx(0.3, rel=0.03)
+    for apart, alike in ((1, 0.75), (2, 0.5), (4, 0.0)):
+        found = np.mean(traces[apart:] * traces[:-apart]) / np.mean(traces**2)
+        assert found == pytest.approx(alike, abs=0.02)
+
+
 def test_drift_is_slow_and_of_unit_size():
     curves = np.array([waves.drift(np.random.default_rng(i), 100) for i in range(400)])
     assert curves.std() == pytest.approx(1, rel=0.05)
     assert np.diff(curves, axis=1).std() < 0.4
     assert waves.drift(np.random.default_rng(0), 1).shape == (1,)
+    assert waves.drift(np.random.default_rng(0), 5, 40).shape == (5,)

@@ -6,6 +6,6 @@ reads a folder's ``tables`` and headers with ``formats``, ``s3source`` brings th
 is where they lie and ``inventory`` what is there; ``shards`` maps them, ``prepared`` opens them for those who train,
 and ``generated`` opens what is in memory: to a trial both are an ``access``. ``preprocess`` and ``resample`` are the
 numerics of a chain, ``statistics`` what a model is normalised by. ``deal`` and ``splits`` deal scans; ``order`` and
-``batches`` feed a training; ``synthetic`` generates scans (``scenes``, ``waves``); ``check`` and ``contact_sheet`` show
-them to a person.
+``batches`` feed a training; ``synthetic`` generates scans (``scenes`` draws them from ``scene_settings``, with
+``soils``; ``underground`` and ``waves`` have the formulas); ``check`` and ``contact_sheet`` show them to a person.
 """

@@ -1,9 +1,10 @@
 """What a ground-penetrating radar receives, in closed form: arrival times, amplitudes and the wavelet.
 
-Rays in a uniform soil, no diffraction, no dispersion: enough for the shapes and the difficulties of B-scans, not for a
-forward model. Lengths in metres, times in seconds, angles from the vertical. Sources: travel times and reflection
-coefficients as in Daniels (ed.), Ground Penetrating Radar, 2nd ed., IEE 2004, and Annan, Practical Processing of GPR
-Data, 1999; the wavelet as gprMax defines it (Warren, Giannopoulos and Giannakis 2016, Comput. Phys. Commun. 209:163).
+Rays, no diffraction, no dispersion: enough for the shapes and the difficulties of B-scans, not for a forward model.
+Here the soil is uniform; ``underground`` has the others. Lengths in metres, times in seconds, angles from the vertical.
+Sources: travel times and reflection coefficients as in Daniels (ed.), Ground Penetrating Radar, 2nd ed., IEE 2004, and
+Annan, Practical Processing of GPR Data, 1999; the wavelet as gprMax defines it (Warren, Giannopoulos and Giannakis
+2016, Comput. Phys. Commun. 209:163).
 """
 
 from __future__ import annotations
@@ -63,12 +64,51 @@ def reflection(eps: float, below: float | None) -> float:
     return (math.sqrt(eps) - math.sqrt(below)) / (math.sqrt(eps) + math.sqrt(below))
 
 
-def cylinder(x: Floats, x0: Floats, depth: Floats, radius: Floats, ground: Ground) -> tuple[Floats, Floats]:
-    """Echoes of cylinders that lie across the line.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leg:
+    """The ways from an antenna to the surfaces of reflectors, each of shape (reflector, trace)."""
 
-    Path of each leg: from the antenna to the axis, less the radius (exact for the monostatic case). Amplitude of a
-    unit reflector: geometrical optics of a convex mirror in two dimensions, 1 / sqrt(r1 + r2 + 2 r1 r2 / a), which
-    tends to a plane's 1 / sqrt(r1 + r2) for a large radius a; times absorption; times cos(angle)^pattern a leg.
+    time: Floats
+    """Seconds."""
+    length: Floats
+    """Metres."""
+    loss: Floats
+    """Absorption, Np."""
+    cosine: Floats
+    """Of the angle at the antenna."""
+
+
+def straight(antenna: Floats, x0: Floats, depth: Floats, radius: Floats, ground: Ground) -> Leg:
+    """Through a uniform soil to cylinders: to the axis, less the radius.
+
+    Args:
+        antenna: positions, shape (trace,).
+        x0: positions of the axes, shape (cylinder,).
+        depth: of the axes below the antenna, more than the radius, shape (cylinder, trace) or (cylinder, 1).
+        radius: shape (cylinder,).
+        ground: the soil.
+    """
+    far = np.hypot(depth, antenna[None, :] - x0[:, None])
+    length = far - radius[:, None]
+    time, loss = length / speed(ground.eps), ground.absorption * length
+    return Leg(time=time, length=length, loss=loss, cosine=depth / far)
+
+
+def echo(there: Leg, back: Leg, radius: Floats, ground: Ground) -> tuple[Floats, Floats]:
+    """Arrival times and amplitudes of cylinders of unit reflectivity, both (cylinder, trace).
+
+    Geometrical optics of a convex mirror in two dimensions, 1 / sqrt(r1 + r2 + 2 r1 r2 / a), which tends to a plane's
+    1 / sqrt(r1 + r2) for a large radius a; times absorption; times cos(angle)^pattern a leg.
+    """
+    r1, r2 = there.length, back.length
+    amplitude = np.exp(-there.loss - back.loss) / np.sqrt(r1 + r2 + 2 * r1 * r2 / radius[:, None])
+    return there.time + back.time, amplitude * (there.cosine * back.cosine) ** ground.pattern
+
+
+def cylinder(x: Floats, x0: Floats, depth: Floats, radius: Floats, ground: Ground) -> tuple[Floats, Floats]:
+    """Echoes of cylinders that lie across the line in a uniform soil, the antennas on it.
+
+    Path of each leg: from the antenna to the axis, less the radius (exact for the monostatic case).
 
     Args:
         x: midpoints of transmitter and receiver, shape (trace,).
@@ -80,13 +120,9 @@ def cylinder(x: Floats, x0: Floats, depth: Floats, radius: Floats, ground: Groun
     Returns:
         Arrival times after time zero without the wavelet's delay, and amplitudes, both (cylinder, trace).
     """
-    across = x[None, :] - x0[:, None]
-    axis = depth[:, None]
-    far1, far2 = np.hypot(axis, across - ground.offset / 2), np.hypot(axis, across + ground.offset / 2)
-    r1, r2 = far1 - radius[:, None], far2 - radius[:, None]
-    amplitude = 1 / np.sqrt(r1 + r2 + 2 * r1 * r2 / radius[:, None])
-    amplitude *= np.exp(-ground.absorption * (r1 + r2)) * (axis / far1 * axis / far2) ** ground.pattern
-    return (r1 + r2) / speed(ground.eps), amplitude
+    sides = (x - ground.offset / 2, x + ground.offset / 2)
+    there, back = (straight(side, x0, depth[:, None], radius, ground) for side in sides)
+    return echo(there, back, radius, ground)
 
 
 def layer(depth: Floats, ground: Ground) -> tuple[Floats, Floats]:
@@ -104,6 +140,7 @@ def record(
     n_samples: int,
     noise: float,
     rng: np.random.Generator,
+    noise_reach: int = 1,
 ) -> Floats:
     """Traces that sum a Ricker wavelet at every arrival, and noise through the receiver's band.
 
@@ -119,6 +156,7 @@ def record(
         n_samples: samples of a trace.
         noise: root mean square of the noise, white from 0.3 to 2 times the centre frequency.
         rng: source of the noise.
+        noise_reach: traces over which the noise is correlated; neighbours share 1 - 1 / noise_reach of its power.
 
     Returns:
         Shape (trace, sample).
@@ -144,12 +182,24 @@ def record(
     band = np.flatnonzero((hertz >= 0.3 * frequency) & (hertz <= 2 * frequency))
     # irfft divides by the size and adds each bin to its mirror image: 2 K |X|^2 / size^2 is the mean square.
     scale = noise * size / math.sqrt(4 * max(1, band.size))
-    draws = rng.standard_normal((2, n_traces, band.size))
+    draws = _running(rng.standard_normal((n_traces + noise_reach - 1, 2, band.size)), noise_reach).swapaxes(0, 1)
     spectrum[:, band] += scale * (draws[0] + 1j * draws[1])
     return np.asarray(fft.irfft(spectrum, size, axis=1)[:, :n:every])
 
 
-def drift(rng: np.random.Generator, n: int) -> Floats:
-    """A slow random curve along the line: mean 0, standard deviation 1 over its draws, smooth over a fifth of it."""
-    width = max(1, n // 5)
-    return np.convolve(rng.standard_normal(n + width - 1), np.full(width, 1 / math.sqrt(width)), mode="valid")
+def drift(rng: np.random.Generator, n: int, width: int | None = None) -> Floats:
+    """A slow random curve along the line: mean 0, standard deviation 1 over its draws.
+
+    Args:
+        rng: source.
+        n: traces.
+        width: traces over which it is smooth; None: a fifth of all.
+    """
+    width = max(1, n // 5) if width is None else width
+    return _running(rng.standard_normal(n + width - 1), width)
+
+
+def _running(values: Floats, width: int) -> Floats:
+    """Sums over ``width`` of the first axis, which keep the variance of independent numbers."""
+    total = np.concatenate([np.zeros_like(values[:1]), np.cumsum(values, axis=0)])
+    return np.asarray((total[width:] - total[:-width]) / math.sqrt(width))
