@@ -79,16 +79,35 @@ def accumulate(
         minutes: after which nothing new is begun.
     """
     end = time.monotonic() + 60 * minutes
-    known = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    known = lines_of(file)
     for keys in wanted:
         found = next((line for line in known if all(line.get(key) == value for key, value in keys.items())), None)
         if found is None:
             if time.monotonic() > end:
                 continue
             found = {**keys, **do(keys)}
-            with file.open("a") as appended:
-                appended.write(json.dumps(found) + "\n")
+            append(file, found)
         yield found
+
+
+def lines_of(file: Path) -> list[dict[str, Any]]:
+    """The lines of a file that are whole."""
+    found = []
+    for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else ():
+        try:
+            found.append(json.loads(line))
+        except ValueError:  # cut off when it was killed
+            continue
+    return found
+
+
+def append(file: Path, record: Mapping[str, Any]) -> None:
+    """A new line, also after one that was cut off."""
+    with file.open("ab+") as opened:
+        if size := opened.seek(0, 2):
+            opened.seek(size - 1)
+            opened.write(b"" if opened.read(1) == b"\n" else b"\n")
+        opened.write(json.dumps(record).encode() + b"\n")
 
 
 def pooled_f1(counts: NDArray[np.float64]) -> float:

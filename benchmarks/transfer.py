@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
+from benchmarks.fitting import append, lines_of
 from benchmarks.sources import scratch
 from tunelab.backend import configure
 from tunelab.compiled import clear
@@ -35,10 +36,9 @@ from tunelab.data.preprocess import outcome
 from tunelab.data.splits import assign_splits
 from tunelab.data.synthetic import EMBEDDED, embedded
 from tunelab.errors import DataError, ModelError
-from tunelab.models import build_model, chains, check_fit, check_space, normalise, outline
+from tunelab.models import chains, check_fit, check_space, cost_of, normalise, outline
 from tunelab.preprocessing import chain_of
 from tunelab.space import DataOptions, Space, load_space, shipped
-from tunelab.statistics import Statistics
 from tunelab.training import Schedule, Training
 
 METRICS = ("val_average_precision", "val_f1")
@@ -57,15 +57,8 @@ class Side:
     """1: its own splits."""
 
 
-def weights(params: Mapping[str, Any], samples: int) -> int:
-    """Numbers that a model of these params learns."""
-    keras.backend.clear_session()
-    even = Statistics(mean=np.zeros(samples), variance=np.ones(samples))
-    return int(build_model({**params, "plain": True}, samples, even).count_params())
-
-
 def configurations(space: Space, count: int, seed: int, most: int) -> list[dict[str, Any]]:
-    """Params that fit the embedded set's samples and have no more than so many weights, the families in turn."""
+    """Params that fit the embedded set's samples and have no more than so many parameters, the families in turn."""
     found = []
     for i in range(count):
         rng = np.random.default_rng([seed, i])
@@ -77,11 +70,12 @@ def configurations(space: Space, count: int, seed: int, most: int) -> list[dict[
                 check_fit(params, samples)
             except (ModelError, DataError):
                 continue
-            if weights(params, samples) <= most:
+            cost = cost_of(params, samples)
+            if cost is not None and cost.parameters <= most:
                 found.append(params)
                 break
         else:
-            raise SystemExit(f"{family}: none of 1000 draws fits {EMBEDDED.samples} samples and {most:,} weights")
+            raise SystemExit(f"{family}: none of 1000 draws fits {EMBEDDED.samples} samples and {most:,} parameters")
     return found
 
 
@@ -113,27 +107,6 @@ def key_of(params: Mapping[str, Any], side: Side, fingerprint: str, epochs: int)
     """What a line of the file is found by."""
     what = json.dumps([params, side.name, fingerprint, side.deals, epochs], sort_keys=True)
     return hashlib.sha256(what.encode()).hexdigest()[:16]
-
-
-def lines_of(file: Path) -> dict[str, dict[str, Any]]:
-    """The lines that are whole, by their keys."""
-    found = {}
-    for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else ():
-        try:
-            record = json.loads(line)
-        except ValueError:  # cut off when it was killed
-            continue
-        found[record["key"]] = record
-    return found
-
-
-def append(file: Path, record: Mapping[str, Any]) -> None:
-    """A new line, also after one that was cut off."""
-    with file.open("ab+") as opened:
-        if size := opened.seek(0, 2):
-            opened.seek(size - 1)
-            opened.write(b"" if opened.read(1) == b"\n" else b"\n")
-        opened.write(json.dumps(record).encode() + b"\n")
 
 
 def ranked(one: Sequence[float], other: Sequence[float]) -> float:
@@ -182,7 +155,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the draws (default: %(default)s)")
     parser.add_argument("--epochs", type=int, default=12, help="of each training (default: %(default)s)")
     parser.add_argument("--deals", type=int, default=2, help="of the folder's scans (default: %(default)s)")
-    parser.add_argument("--most-weights", type=int, default=300_000, help="of a model (default: %(default)s)")
+    parser.add_argument("--most-parameters", type=int, default=300_000, help="of a model (default: %(default)s)")
     parser.add_argument("--minutes", type=float, help="start no training after so many (default: until all is done)")
     parser.add_argument("--threads", type=int, default=1, help="cores (default: %(default)s)")
     args = parser.parse_args()
@@ -202,8 +175,8 @@ def main() -> None:
         Side(name="synthetic", access=Generated(dataset=embedded(), chains=tuple(wanted)), deals=1),
         Side(name="data", access=folder, deals=args.deals),
     )
-    drawn = configurations(space, args.count, args.seed, args.most_weights)
-    done, records = lines_of(args.file), []
+    drawn = configurations(space, args.count, args.seed, args.most_parameters)
+    done, records = {line["key"]: line for line in lines_of(args.file)}, []
     for i, params in enumerate(drawn):
         records.append({})
         for side in sides:
