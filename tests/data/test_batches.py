@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from small_models import small as small_params
 
 from tunelab.augmentation import Augmentation
 from tunelab.data import batches as data_batches
@@ -19,25 +20,12 @@ from tunelab.data.augment import Augmented, augmented
 from tunelab.data.batches import Batches, Feed
 from tunelab.data.dataset import Dataset, Part, make_dataset
 from tunelab.data.samples import moments_of
-from tunelab.models import FAMILIES, build_model, normalise
+from tunelab.models import FAMILIES, build_model
 from tunelab.models.layers import wants_moments, whole
 
 pytestmark = pytest.mark.tf
 
 SAMPLES = 24
-
-SMALL: dict[str, dict[str, Any]] = {
-    "lstm": {"units": [6, 5]},
-    "simple_rnn": {"units": [6]},
-    "dense_rnn": {"dense": [7, 6], "units": [5]},
-    "conv_rnn": {
-        "convolutions": [{"filters": 4, "kernel": 5, "stride": 2, "batch_norm": "before_pool"}],
-        "reduce": "flatten",
-        "batch_norm_before_dense": True,
-        "dense": {"units": 6, "activation": "relu"},
-        "units": [5],
-    },
-}
 
 
 def of_lengths(*lengths: int, seed: int = 0) -> Part:
@@ -51,7 +39,9 @@ def of_lengths(*lengths: int, seed: int = 0) -> Part:
 
 def small(family: str, **changes: Any) -> keras.Model:
     keras.utils.set_random_seed(1)
-    params = normalise({"family": family, **SMALL[family], "dropout": 0.0, "l2": 0.01, **changes})
+    params = small_params(family, **{"dropout": 0.0, **changes})
+    for block in params.get("convolutions", []):
+        block["dropout"] = 0.0
     return build_model(params, SAMPLES)
 
 

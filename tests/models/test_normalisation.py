@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from small_models import SMALL
 
 from tunelab.errors import ModelError
 from tunelab.models import build_model, normalise
@@ -17,19 +18,8 @@ from tunelab.statistics import Statistics
 pytestmark = pytest.mark.tf
 
 SAMPLES = 24
-PARAMS: dict[str, dict[str, Any]] = {
-    "lstm": {"units": [5], "dropout": 0.0, "l2": 0.0},
-    "simple_rnn": {"units": [5], "dropout": 0.0, "l2": 0.0},
-    "dense_rnn": {"dense": [6], "units": [5], "dropout": 0.0, "l2": 0.0},
-    "conv_rnn": {
-        "convolutions": [{"filters": 3, "kernel": 5, "stride": 2, "batch_norm": "before_pool"}],
-        "reduce": "flatten",
-        "dense": {"units": 6, "activation": "relu"},
-        "units": [5],
-        "dropout": 0.0,
-        "l2": 0.0,
-    },
-}
+PARAMS: dict[str, dict[str, Any]] = {family: {**SMALL[family], "dropout": 0.0, "l2": 0.0} for family in SMALL}
+PARAMS["conv_rnn"]["convolutions"] = [{**block, "dropout": 0.0} for block in SMALL["conv_rnn"]["convolutions"]]
 
 
 def scans(scale: float = 1.0) -> np.ndarray:
