@@ -20,6 +20,7 @@ RAW = st.fixed_dictionaries(
         "samples": st.integers(2, 65_536),
         "background": st.sampled_from(["none", "scan", 3, 31]),
         "gain": st.floats(0, 10),
+        "compression": st.floats(0, 1e6),
     },
 )
 
@@ -31,13 +32,14 @@ def test_nothing_named_changes_nothing():
     assert chain.canonical() == "{}"
     assert Preprocessing(background="none", gain=0, window=None).is_identity
     assert not Preprocessing(gain=1).is_identity
+    assert not Preprocessing(compression=20).is_identity
 
 
 def test_a_chain_in_words():
     chain = Preprocessing(dewow=4, samples=212, background="scan", gain=1.5)
     assert chain.describe() == "dewow 4 ns, 212 samples, background scan, gain 1.5"
-    chain = Preprocessing(gain=1, rate=5.25, window=(2, 30), background=31)
-    assert chain.describe() == "window 2 to 30 ns, at most 5.25 GHz, background 31 traces, gain 1"
+    chain = Preprocessing(gain=1, rate=5.25, window=(2, 30), background=31, compression=20)
+    assert chain.describe() == "window 2 to 30 ns, at most 5.25 GHz, background 31 traces, gain 1, compression 20"
 
 
 def test_equal_chains_have_one_canonical_form_however_they_were_written():
@@ -87,6 +89,7 @@ def test_nothing_changes_after_it_was_checked():
         ({"samples": True}, "samples: Input should be a valid integer, not True"),
         ({"rate": 0}, "rate: Input should be greater than 0, not 0"),
         ({"gain": -1}, "gain: Input should be greater than or equal to 0, not -1"),
+        ({"compression": -1}, "compression: Input should be greater than or equal to 0, not -1"),
         ({"gain": 11}, "gain: Input should be less than or equal to 10, not 11"),
         ({"gian": 1}, "gian: no such key; did you mean 'gain'?"),
         (None, "null is no chain; write {} for scans as recorded, not None"),

@@ -495,6 +495,7 @@ TRAINING = {
         "rate": None,
         "background": "none",
         "gain": 0.0,
+        "compression": 0.0,
     },
     "augmentation": {
         "background": 0.0,

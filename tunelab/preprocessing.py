@@ -38,6 +38,9 @@ class Preprocessing(BaseModel):
     gain: float = Field(default=0.0, strict=True, ge=0, le=10, allow_inf_nan=False)
     """Exponent p: each sample is multiplied by (t / T)^p, t its time from the first sample recorded and T that of the
     last one kept; 0 changes nothing."""
+    compression: float = Field(default=0.0, strict=True, ge=0, le=1e6, allow_inf_nan=False)
+    """Factor c: each sample x becomes asinh(c x / r) / asinh(c), r the root mean square of its scan. Scans come to one
+    level, and the larger c is, the less strong echoes hide weak ones; far below 1 it is linear. 0 changes nothing."""
 
     @model_validator(mode="before")
     @classmethod
@@ -90,6 +93,8 @@ class Preprocessing(BaseModel):
             words.append(f"background {self.background}{'' if self.background == 'scan' else ' traces'}")
         if self.gain:
             words.append(f"gain {self.gain:g}")
+        if self.compression:
+            words.append(f"compression {self.compression:g}")
         return ", ".join(words) or "as recorded"
 
 

@@ -45,6 +45,7 @@ CHAINS = st.fixed_dictionaries(
         "window": st.tuples(st.floats(0, 20), st.floats(0.001, 30)).map(lambda w: [w[0], w[0] + w[1]]),
         "background": st.sampled_from(["none", "scan", 3, 7]),
         "gain": st.floats(0, 3),
+        "compression": st.floats(0, 100),
     },
 )
 DECIMATION = st.one_of(
@@ -109,6 +110,7 @@ def test_what_changes_nothing_gives_the_very_array():
         {"background": "scan"},
         {"background": 7},
         {"gain": 1.5},
+        {"compression": 20.0},
         {"dewow": 4, "window": [2, 20], "samples": 212, "background": 7, "gain": 1.5},
     ],
 )
@@ -307,6 +309,51 @@ def test_blocks_do_not_show():
     many = np.repeat(hyperbola(traces=3), 1200, axis=0)
     steps = chain(dewow=4, samples=212, gain=1)
     np.testing.assert_array_equal(apply(many, DT, steps)[-1], apply(many[-1:], DT, steps)[0])
+
+
+# Compression.
+
+
+def test_compression_is_exact_and_comes_last():
+    traces = np.random.default_rng(4).normal(3, 5, size=(600, N)).astype(np.float32)  # more than a block
+    out = apply(traces, DT, chain(compression=20.0))
+    wide = traces.astype(np.float64)
+    np.testing.assert_allclose(out, np.arcsinh(20 * wide / np.sqrt(np.square(wide).mean())) / np.arcsinh(20), rtol=1e-6)
+    both = apply(traces, DT, chain(compression=20.0, gain=1.5))
+    np.testing.assert_allclose(both, apply(apply(traces, DT, chain(gain=1.5)), DT, chain(compression=20.0)), rtol=1e-6)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-6, 1e6, 1e30])
+def test_compression_brings_scans_of_whatever_level_to_one(scale):
+    traces = hyperbola()
+    np.testing.assert_allclose(
+        apply((traces.astype(np.float64) * scale).astype(np.float32), DT, chain(compression=20.0)),
+        apply(traces, DT, chain(compression=20.0)),
+        rtol=1e-5,
+        atol=1e-6,
+    )
+
+
+def test_compression_far_below_one_levels_alone():
+    traces = hyperbola()
+    level = np.sqrt(np.square(traces.astype(np.float64)).mean())
+    np.testing.assert_allclose(apply(traces, DT, chain(compression=1e-3)), traces / level, rtol=1e-3, atol=1e-9)
+
+
+def test_compression_keeps_order_and_sign_and_leaves_silence():
+    traces = np.array([[-4, -1, 0, 0.01, 2, 50]], np.float32)
+    (out,) = apply(traces, None, chain(compression=100.0))
+    assert (np.diff(out) > 0).all()
+    assert out[2] == 0
+    assert out[5] / out[3] < 5000 / 10  # what was 5,000 times as strong
+    assert not apply(np.zeros((3, 9), np.float32), None, chain(compression=5.0)).any()
+
+
+def test_each_channel_is_compressed_by_its_own_level():
+    one, other = hyperbola(), 1000 * hyperbola()[::-1]
+    joined = apply(np.concatenate([one, other], axis=1), DT, chain(compression=10.0), channels=2)
+    np.testing.assert_array_equal(joined[:, :N], apply(one, DT, chain(compression=10.0)))
+    np.testing.assert_array_equal(joined[:, N:], apply(np.ascontiguousarray(other), DT, chain(compression=10.0)))
 
 
 # Real scans.

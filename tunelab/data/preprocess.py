@@ -79,6 +79,7 @@ def apply(
       scans shorter than that number, these are the nearest ones that there are. What is the same in all of them goes
       exactly; a scan of a single trace comes out silent, as nothing tells it from its background.
     * gain: as in :attr:`~tunelab.preprocessing.Preprocessing.gain`.
+    * compression: as in :attr:`~tunelab.preprocessing.Preprocessing.compression`; a silent scan stays silent.
 
     Args:
         traces: of one whole scan, shape (trace, sample); not changed.
@@ -97,7 +98,7 @@ def apply(
     width = _width(traces.shape[1], channels)
     plan = _plan(width, dt, chain)
     kept = plan.samples == width and plan.dewow is None
-    if kept and chain.background == "none" and not chain.gain:
+    if kept and chain.background == "none" and not chain.gain and not chain.compression:
         return traces
     out = np.empty((traces.shape[0], channels * plan.samples), dtype=np.float32)
     for channel in range(channels):
@@ -108,6 +109,8 @@ def apply(
             _remove_background(after, chain.background)
         if chain.gain:
             _amplify(after, plan, chain.gain)
+        if chain.compression:
+            _compress(after, chain.compression)
     return out
 
 
@@ -224,3 +227,19 @@ def _amplify(traces: NDArray[np.float32], plan: _Plan, power: float) -> None:
     size = rows_at_once(traces.shape[1])
     for start in range(0, traces.shape[0], size):
         traces[start : start + size] = traces[start : start + size].astype(np.float64) * factor
+
+
+def _compress(traces: NDArray[np.float32], factor: float) -> None:
+    """asinh(factor x / r) / asinh(factor), r the root mean square of all samples, in place."""
+    size = rows_at_once(traces.shape[1])
+    blocks = [slice(start, start + size) for start in range(0, traces.shape[0], size)]
+    largest = float(np.abs(traces).max(initial=0))
+    if not largest:
+        return
+    # by the largest first: squares of amplitudes in V or A/m may be below what a number holds
+    squares = sum(float(np.square(traces[block].astype(np.float64) / largest).sum()) for block in blocks)
+    level = largest * math.sqrt(squares / traces.size)
+    factor = max(factor, 1e-6)  # below, it is linear to float32
+    for block in blocks:
+        rows = traces[block].astype(np.float64)
+        traces[block] = np.arcsinh(factor / level * rows) / math.asinh(factor)
