@@ -25,7 +25,7 @@ from tunelab.models.hoisted import HoistedGRU, HoistedLSTM, HoistedSimpleRNN
 from tunelab.models.layers import UnfoldTraces, measured_inputs, normalised
 from tunelab.models.plain_stack import PlainStack
 from tunelab.models.rows import PositionDropout, RateDropout, RowNormalization
-from tunelab.models.stack import Activation, Cell, Norm, Signal
+from tunelab.models.stack import Activation, Norm, Recurrence, Signal
 
 if TYPE_CHECKING:
     from tunelab.models.conv_rnn import Convolution
@@ -92,41 +92,21 @@ class FastStack(PlainStack):
     def _feature_dropout(self, value: Any, rate: float) -> Any:
         return RateDropout(rate, shared=(1,))(value)
 
-    def recurrent(
-        self,
-        x: Signal,
-        cell: Cell,
-        units: int,
-        *,
-        dropout: float = 0.0,
-        recurrent_dropout: float = 0.0,
-        bidirectional: bool = False,
-        l2: float = 0.0,
-    ) -> Signal:
+    def recurrent(self, x: Signal, layer: Recurrence) -> Signal:
         """A recurrent layer. With recurrent dropout it is Keras' own, which is slower."""
-        if recurrent_dropout and x.affine is not None:
-            x = self._applied(x)
-        return super().recurrent(
-            x,
-            cell,
-            units,
-            dropout=dropout,
-            recurrent_dropout=recurrent_dropout,
-            bidirectional=bidirectional,
-            l2=l2,
+        return super().recurrent(self._applied(x) if layer.recurrent_dropout else x, layer)
+
+    def _one_way(self, x: Signal, layer: Recurrence, *, backwards: bool) -> Any:
+        if layer.recurrent_dropout:
+            return super()._one_way(x, layer, backwards=backwards)
+        made = _HOISTED[layer.cell](
+            layer.units, dropout=layer.dropout, kernel_regularizer=self._penalty(layer.l2), backwards=backwards
         )
+        return made(x.value, x.affine, x.mask if backwards else None)
 
-    def _one_way(
-        self, x: Signal, cell: Cell, units: int, dropout: float, recurrent_dropout: float, l2: float, *, backwards: bool
-    ) -> Any:
-        if recurrent_dropout:
-            return super()._one_way(x, cell, units, dropout, recurrent_dropout, l2, backwards=backwards)
-        layer = _HOISTED[cell](units, dropout=dropout, kernel_regularizer=self._penalty(l2), backwards=backwards)
-        return layer(x.value, x.affine, x.mask if backwards else None)
-
-    def _both(self, forwards: Any, backwards: Any, recurrent_dropout: float) -> Any:
-        if recurrent_dropout:
-            return super()._both(forwards, backwards, recurrent_dropout)
+    def _both(self, forwards: Any, backwards: Any, layer: Recurrence) -> Any:
+        if layer.recurrent_dropout:
+            return super()._both(forwards, backwards, layer)
         return ops.concatenate((forwards, backwards), axis=-1)
 
     def block(self, x: Signal, block: Convolution, norm: Norm, l2: float) -> Signal:

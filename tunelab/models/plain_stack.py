@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -11,7 +10,7 @@ from keras import ops
 
 from tunelab.models.attention import RelativeAttention
 from tunelab.models.layers import BothWays, Doubled, UnfoldTraces, batch_norm, head, penalty, radar_inputs
-from tunelab.models.stack import Activation, Cell, Norm, Signal
+from tunelab.models.stack import Activation, Norm, Recurrence, Signal
 
 if TYPE_CHECKING:
     from tunelab.models.conv_rnn import Convolution
@@ -94,46 +93,34 @@ class PlainStack:
         """An activation."""
         return replace(x, value=keras.layers.Activation(activation)(x.value))
 
-    def recurrent(
-        self,
-        x: Signal,
-        cell: Cell,
-        units: int,
-        *,
-        dropout: float = 0.0,
-        recurrent_dropout: float = 0.0,
-        bidirectional: bool = False,
-        l2: float = 0.0,
-    ) -> Signal:
+    def recurrent(self, x: Signal, layer: Recurrence) -> Signal:
         """A recurrent layer."""
-        if recurrent_dropout and dropout:
+        if layer.recurrent_dropout and layer.dropout:
             # Keras would draw a mask for each gate then
-            x, dropout = replace(x, value=self._feature_dropout(x.value, dropout)), 0.0
-        one_way = partial(self._one_way, x, cell, units, dropout, recurrent_dropout, l2)
-        if not bidirectional:
-            return replace(x, value=one_way(backwards=False), width=units, affine=None)
-        ways = one_way(backwards=False), one_way(backwards=True)
-        return replace(x, value=self._both(*ways, recurrent_dropout), width=2 * units, affine=None)
+            x = replace(x, value=self._feature_dropout(x.value, layer.dropout))
+            layer = replace(layer, dropout=0.0)
+        states = self._one_way(x, layer, backwards=False)
+        if layer.bidirectional:
+            states = self._both(states, self._one_way(x, layer, backwards=True), layer)
+        return replace(x, value=states, width=layer.units * (1 + layer.bidirectional), affine=None)
 
     def _feature_dropout(self, value: Any, rate: float) -> Any:
         """One mask for all traces of a scan."""
         return keras.layers.SpatialDropout1D(rate)(value)
 
-    def _one_way(
-        self, x: Signal, cell: Cell, units: int, dropout: float, recurrent_dropout: float, l2: float, *, backwards: bool
-    ) -> Any:
+    def _one_way(self, x: Signal, layer: Recurrence, *, backwards: bool) -> Any:
         """(scan, trace, unit), in the order in which the traces were read."""
-        layer = CELLS[cell](
-            units,
+        made = CELLS[layer.cell](
+            layer.units,
             return_sequences=True,
             go_backwards=backwards,
-            dropout=dropout,
-            recurrent_dropout=recurrent_dropout,
-            kernel_regularizer=self._penalty(l2),
+            dropout=layer.dropout,
+            recurrent_dropout=layer.recurrent_dropout,
+            kernel_regularizer=self._penalty(layer.l2),
         )
-        return layer(x.value, mask=x.mask)
+        return made(x.value, mask=x.mask)
 
-    def _both(self, forwards: Any, backwards: Any, recurrent_dropout: float) -> Any:
+    def _both(self, forwards: Any, backwards: Any, layer: Recurrence) -> Any:
         """The states of both directions side by side, in the order of the traces."""
         return BothWays()(forwards, backwards)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tunelab.models.family import RecurrentParams
-from tunelab.models.stack import Cell, Signal, Stack
+from tunelab.models.stack import Cell, Recurrence, Signal, Stack
 
 
 def layers(
@@ -32,15 +32,15 @@ def layers(
         first: whether the first one may not be passed by, as what enters it is the traces themselves.
     """
     for i, (size, rate) in enumerate(zip(units, dropout, strict=True)):
-        y = stack.recurrent(
-            x,
-            cell,
-            size,
+        layer = Recurrence(
+            cell=cell,
+            units=size,
             dropout=rate,
             recurrent_dropout=params.recurrent_dropout,
             bidirectional=params.bidirectional,
             l2=l2,
         )
+        y = stack.recurrent(x, layer)
         x = passed_by(stack, x, y, l2) if params.residual and (i or not first) else y
     return x
 

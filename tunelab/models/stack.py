@@ -35,6 +35,22 @@ class Signal:
     """Scale and offset that are still to be applied to the value."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recurrence:
+    """A recurrent layer, in words."""
+
+    cell: Cell
+    units: int
+    """Features that come out, of each direction."""
+    dropout: float = 0.0
+    """Of its input's features."""
+    recurrent_dropout: float = 0.0
+    """Of its states."""
+    bidirectional: bool = False
+    l2: float = 0.0
+    """Penalty of its input kernel."""
+
+
 class Stack(Protocol):
     """Layers by name. Rates of dropout and penalties of kernels (l2) of 0 add nothing."""
 
@@ -56,19 +72,8 @@ class Stack(Protocol):
     def activate(self, x: Signal, activation: Activation) -> Signal:
         """An activation by itself."""
 
-    def recurrent(
-        self,
-        x: Signal,
-        cell: Cell,
-        units: int,
-        *,
-        dropout: float = 0.0,
-        recurrent_dropout: float = 0.0,
-        bidirectional: bool = False,
-        l2: float = 0.0,
-    ) -> Signal:
-        """A recurrent layer over traces; both directions give ``units`` features each. The penalty is on its input
-        kernel. One mask of dropout holds for all traces of a scan."""
+    def recurrent(self, x: Signal, layer: Recurrence) -> Signal:
+        """A recurrent layer over traces. One mask of dropout holds for all traces of a scan."""
 
     def positions(self, x: Signal) -> Signal:
         """(scan, trace, sample) -> (scan, trace, position, 1)."""

@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from tunelab.models.stack import Activation, Cell, Norm, Signal
+from tunelab.models.stack import Activation, Norm, Recurrence, Signal
 
 if TYPE_CHECKING:
     from tunelab.models.conv_rnn import Convolution
@@ -89,24 +89,14 @@ class Tally:
         """Nothing."""
         return x
 
-    def recurrent(
-        self,
-        x: Signal,
-        cell: Cell,
-        units: int,
-        *,
-        dropout: float = 0.0,
-        recurrent_dropout: float = 0.0,
-        bidirectional: bool = False,
-        l2: float = 0.0,
-    ) -> Signal:
+    def recurrent(self, x: Signal, layer: Recurrence) -> Signal:
         """A recurrent layer."""
-        gates, ways = _GATES[cell] * units, 1 + bidirectional
+        gates, ways = _GATES[layer.cell] * layer.units, 1 + layer.bidirectional
         for _ in range(ways):
             self._kernel(x, x.width, gates)
-            self._kernel(x, units, gates, bias=cell == "gru")
+            self._kernel(x, layer.units, gates, bias=layer.cell == "gru")
         self._recurrences += ways
-        return replace(x, width=units * ways)
+        return replace(x, width=layer.units * ways)
 
     def positions(self, x: Signal) -> Signal:
         """Samples apart."""
