@@ -38,7 +38,7 @@ def test_the_sixteen_are_of_scans_as_recorded():
 def test_the_quick_space_has_one_chain_which_the_embedded_set_holds():
     (chain,) = chains(load_space(shipped("quick.yaml")))
     assert chain.background == "scan"
-    assert outcome(EMBEDDED.samples, EMBEDDED.dt, chain)[0] == chain.samples
+    assert outcome(EMBEDDED.samples, EMBEDDED.dt, chain)[0] <= EMBEDDED.samples
 
 
 def test_the_space_of_all_families_offers_few_chains_and_the_scans_as_recorded_among_them():
