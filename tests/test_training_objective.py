@@ -173,7 +173,7 @@ def test_a_plateau_halves_the_rate_of_the_epochs_after(small_data: Dataset) -> N
         # the highest rate is that of the first step after the checkpoint, and the one a new model has
         {"rate_schedule": CYCLE, "optimizer": {"kind": "adamw"}, "loss": {"kind": "focal"}},
         # halved before the checkpoint and after it
-        {"rate_schedule": PLATEAU, "averaging": 0.4, "learning_rate": 0.2},
+        {"rate_schedule": PLATEAU, "averaging": 0.4, "learning_rate": 2.0},
         {"rate_schedule": {"kind": "one_cycle"}, "averaging": 0.4, "loss": {"kind": "soft_f1"}},
     ],
     ids=str,

@@ -48,20 +48,20 @@ def finish(search: SpaceSearcher, recorder: Recorder, key: str, trial: str, dens
 
 def test_configurations_to_try_first_come_first_and_then_the_space(tmp_path: Path, recorder_in: Open) -> None:
     space = load_space(shipped("quick.yaml"))
-    search, recorder = searcher(space, tmp_path, recorder_in)
+    search, recorder = searcher(space, tmp_path, recorder_in, samples=dict.fromkeys(chains(space), 160))
     configs = []
     for i in range(14):
         configs.append(suggested(search, f"k{i}"))
         finish(search, recorder, f"k{i}", configs[-1]["trial"], 0.1 * (i % 7))
     assert [c["trial"] for c in configs] == [f"{i:04d}" for i in range(1, 15)]
-    assert [recorder.board.trials[c["trial"]].name for c in configs] == ["conv", "rnn", "dense", "lstm", *[""] * 10]
+    assert [recorder.board.trials[c["trial"]].name for c in configs] == ["conv2d", "birnn", "tcn", "lstm", *[""] * 10]
     assert [c["params"] for c in configs[:4]] == [params for _, params in starts(space)]
     assert len({c["seed"] for c in configs}) == 14
     for config in configs:
         locate(space, config["params"])  # raises when outside
         point = recorder.board.trials[config["trial"]].point
-        assert ("dense" in point) == (config["params"]["family"] == "dense_rnn")
-        assert ("convolutions.count" in point) == (config["params"]["family"] == "conv_rnn")
+        assert ("traces" in point) == (config["params"]["family"] == "conv2d_rnn")
+        assert ("bidirectional" in point) == (config["params"]["family"] == "lstm")
     assert [r["kind"] for r in read(tmp_path / "journal.jsonl")][:4] == ["suggestion", "result", "decision", "end"]
 
 
