@@ -111,6 +111,7 @@ def exit_codes() -> dict[int, str]:
             waiting.append(kind)
             found.setdefault(kind.exit_code, (kind.__doc__ or "").strip().splitlines()[0])
     found[errors.EXIT_INTERRUPTED] = "Interrupted by Ctrl-C; the report on what was done is written."
+    found[errors.EXIT_UNREAD] = "Whoever read the output closed it, as `head` does."
     found[errors.EXIT_TERMINATED] = "Interrupted by SIGTERM, likewise."
     return dict(sorted(found.items()))
 

@@ -199,6 +199,29 @@ def test_ctrl_c_outside_a_search_ends_with_130(monkeypatch):
     assert main([]) == 130
 
 
+def test_a_reader_that_leaves_early_is_no_error():
+    """As ``| head`` does."""
+    code = "import sys; from tunelab.cli import main; sys.exit(main(['models', 'search_spaces/seed.yaml']))"
+    root = Path(cli.__file__).parents[1]
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=root
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == ""
+        assert process.wait(60) == 141
+
+
+def test_a_broken_pipe_elsewhere_is_an_error(monkeypatch, capsys):
+    def broken(args: argparse.Namespace) -> int:
+        raise BrokenPipeError("to a bucket")
+
+    monkeypatch.setattr(cli, "_models", broken)
+    assert main(["models", "search_spaces/seed.yaml"]) == 1
+    assert "unexpected BrokenPipeError: to a bucket" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "start", [["-m", "tunelab.search"], ["-c", "import sys; from tunelab.cli import main; sys.exit(main())", "search"]]
 )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import select
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,10 +15,12 @@ from typing import Any
 
 from tunelab import __version__, data_commands, run_commands
 from tunelab.command import add_s3, command, positive, s3_options, seconds, share
-from tunelab.errors import EXIT_INTERRUPTED, TunelabError, UsageError
+from tunelab.errors import EXIT_INTERRUPTED, EXIT_UNREAD, TunelabError, UsageError
 
 _LONGEST = 4000
 """Letters of a message."""
+_OUTPUT = 1
+"""Descriptor of standard output."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,6 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
     try:
         code: int = args.run(args)
+        sys.stdout.flush()
     except TunelabError as error:
         if args.debug:
             raise
@@ -34,11 +38,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and _unread():
+            return EXIT_UNREAD
         if args.debug:
             raise
         print(f"tunelab: unexpected {type(error).__name__}: {_inert(error)}; --debug shows where", file=sys.stderr)
         return 1
     return code
+
+
+def _unread() -> bool:
+    """Whether nobody reads the output any more, as after ``| head``; what is left of it then goes nowhere."""
+    poll = select.poll()
+    poll.register(_OUTPUT, 0)  # errors are told unasked
+    if unread := bool(poll.poll(0)):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), _OUTPUT)
+    return unread
 
 
 def _inert(error: Exception) -> str:

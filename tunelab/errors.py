@@ -14,7 +14,8 @@
     └── ClusterError              8   cluster, token, tunnel, or a GPU that is not there
 
 A message says the value, the rule it breaks, the place (file: key) and the next step. It is all that a user sees; the
-traceback comes with ``--debug``. Interrupted searches end with 130 (SIGINT) or 143 (SIGTERM), which are no errors.
+traceback comes with ``--debug``. Interrupted searches end with 130 (SIGINT) or 143 (SIGTERM), and a command whose
+output is read no more with 141 (SIGPIPE), which are no errors.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import difflib
 from collections.abc import Iterable
 
 EXIT_INTERRUPTED = 130
+EXIT_UNREAD = 141
 EXIT_TERMINATED = 143
 
 

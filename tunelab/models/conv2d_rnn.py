@@ -10,23 +10,21 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from tunelab.models import front
+from tunelab.models import front, recurrent
 from tunelab.models.family import (
     Family,
     Layers,
-    Penalty,
     Rate,
-    RecurrentParams,
     Size,
     as_list,
     check_lengths,
     length,
 )
-from tunelab.models.recurrent import layers
-from tunelab.models.stack import Cell, Signal, Stack
+from tunelab.models.recurrent import FrontedParams, behind
+from tunelab.models.stack import Signal, Stack
 
 
-class Conv2dRnnParams(RecurrentParams):
+class Conv2dRnnParams(FrontedParams):
     """Blocks of two-dimensional convolutions in front of recurrent layers."""
 
     family: Literal["conv2d_rnn"] = "conv2d_rnn"
@@ -44,22 +42,10 @@ class Conv2dRnnParams(RecurrentParams):
     """Units of the dense layer that makes one vector of a trace."""
     conv_dropout: Rate = 0.0
     """After each block, of whole channels at half this rate; after the dense layer, of features."""
-    cell: Cell = "gru"
-    """Kind of the recurrent layers."""
-    bidirectional: bool = Field(default=True, strict=True)
-    """Whether recurrent layers go over the traces in both directions, with so many units each."""
     residual: bool = Field(default=False, strict=True)
     """Whether blocks that change neither channels nor positions, and recurrent layers, are passed by."""
-    units: Layers
-    """Of each recurrent layer and direction."""
-    dropout: tuple[Rate, ...]
-    """Of each recurrent layer's inputs; one number stands for all."""
-    l2: Penalty
-    """On all kernels but those of recurrent states."""
 
-    _fill = model_validator(mode="before")(as_list("dropout", lambda raw: length(raw, "units")))
     _fill_pool = model_validator(mode="before")(as_list("pool", lambda raw: length(raw, "filters")))
-    _lengths = model_validator(mode="after")(check_lengths("dropout", lambda p: len(p.units), "units"))
     _pools = model_validator(mode="after")(check_lengths("pool", lambda p: len(p.filters), "filters"))
 
     @property
@@ -86,15 +72,12 @@ def assemble(params: Conv2dRnnParams, stack: Stack) -> Signal:
         l2=params.l2,
         residual=params.residual,
     )
-    return layers(
-        stack, x, params, cell=params.cell, units=params.units, dropout=params.dropout, l2=params.l2, first=False
-    )
+    return behind(stack, x, params)
 
 
 def outline(params: Conv2dRnnParams) -> str:
     """Such as ``conv16x24x32k3x5-flatten-dense64-bigru48``."""
-    word = ("bi" if params.bidirectional else "") + params.cell
-    return "-".join([front.outline(params.front), *(f"{word}{units}" for units in params.units)])
+    return recurrent.outline(front.outline(params.front), params)
 
 
 FAMILY = Family(params=Conv2dRnnParams, assemble=assemble, outline=outline)

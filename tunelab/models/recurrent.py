@@ -4,8 +4,41 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tunelab.models.family import RecurrentParams
+from pydantic import Field, model_validator
+
+from tunelab.models.family import Layers, Penalty, Rate, RecurrentParams, as_list, check_lengths, length
 from tunelab.models.stack import Cell, Recurrence, Signal, Stack
+
+
+class FrontedParams(RecurrentParams):
+    """Of recurrent layers behind a front that makes one vector of each trace."""
+
+    cell: Cell = "gru"
+    """Kind of the recurrent layers."""
+    bidirectional: bool = Field(default=True, strict=True)
+    """Whether recurrent layers go over the traces in both directions, with so many units each."""
+    units: Layers
+    """Of each recurrent layer and direction."""
+    dropout: tuple[Rate, ...]
+    """Of each recurrent layer's inputs; one number stands for all."""
+    l2: Penalty
+    """On all kernels but those of recurrent states."""
+
+    _fill = model_validator(mode="before")(as_list("dropout", lambda raw: length(raw, "units")))
+    _lengths = model_validator(mode="after")(check_lengths("dropout", lambda p: len(p.units), "units"))
+
+
+def behind(stack: Stack, x: Signal, params: FrontedParams) -> Signal:
+    """The recurrent layers behind a front's vectors, each of which may be passed by."""
+    return layers(
+        stack, x, params, cell=params.cell, units=params.units, dropout=params.dropout, l2=params.l2, first=False
+    )
+
+
+def outline(front: str, params: FrontedParams) -> str:
+    """The front's outline and the recurrent layers, such as ``dense64-bigru48``."""
+    word = ("bi" if params.bidirectional else "") + params.cell
+    return "-".join([front, *(f"{word}{units}" for units in params.units)])
 
 
 def layers(
