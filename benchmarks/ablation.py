@@ -23,41 +23,62 @@ from benchmarks.fitting import accumulate, deal_of, fit, paired
 from tunelab import backend
 from tunelab.configuration import load_configuration
 from tunelab.models import normalise
+from tunelab.preprocessing import chain_of
 
 CHANGES: Mapping[str, Mapping[str, Any]] = {
     "another seed": {},
     "background left in": {"preprocessing": {"background": "none"}},
+    "background of 31 traces": {"preprocessing": {"background": 31}},
     "no gain with time": {"preprocessing": {"gain": 0.0}},
+    "gain 2.5 with time": {"preprocessing": {"gain": 2.5}},
+    "strong echoes compressed, 100": {"preprocessing": {"compression": 100.0}},
+    "scans brought to one level": {"preprocessing": {"compression": 0.01}},
     "no mirrored scans": {"augmentation": {"mirror": 0.0}},
     "no flipped polarity": {"augmentation": {"polarity": 0.0}},
-    "no other backgrounds": {"augmentation": {"background": 0.0}},
-    "no noise": {"augmentation": {"noise_db": None}},
     "no jitter of gain": {"augmentation": {"gain_db": 0.0}},
+    "jitter of gain, 6 dB": {"augmentation": {"gain_db": 6.0}},
+    "no noise": {"augmentation": {"noise_db": None}},
+    "noise at 20 dB": {"augmentation": {"noise_db": 20.0}},
+    "no other backgrounds": {"augmentation": {"background": 0.0}},
+    "other backgrounds, 0.3": {"augmentation": {"background": 0.3}},
+    "shifts in time, 0.03": {"augmentation": {"shift": 0.03}},
+    "silent traces, 0.1": {"augmentation": {"drop": 0.1}},
     "a constant rate": {"rate_schedule": {"kind": "constant"}},
+    "one cycle of the rate": {"rate_schedule": {"kind": "one_cycle"}},
+    "a third of the rate": {"learning_rate": 1 / 3},
     "no averaging of weights": {"averaging": 0.0},
+    "averaging, 0.8": {"averaging": 0.8},
     "Adam": {"optimizer": {"kind": "adam"}},
     "no clipping": {"optimizer": {"clip_norm": None}},
     "cross-entropy": {"loss": {"kind": "cross_entropy", "edge_smoothing": 0.0}},
+    "focal loss": {"loss": {"kind": "focal"}},
+    "half soft F1": {"loss": {"kind": "soft_f1", "cross_entropy_share": 0.5}},
+    "edges smoothed, 0.1": {"loss": {"edge_smoothing": 0.1}},
     "class weight 1": {"class_weight": 1.0},
+    "class weight 5": {"class_weight": 5.0},
     "batches of 32": {"batch_size": 32},
     "no dropout": {"dropout": 0.0, "conv_dropout": 0.0, "front_dropout": 0.0},
     "no penalty": {"l2": 0.0},
     "one direction": {"bidirectional": False},
     "kernels of one trace": {"traces": 1, "front": {"traces": 1}},
     "layer normalisation": {"norm": "layer"},
+    "layer normalisation, a tenth of the rate": {"norm": "layer", "learning_rate": 0.1},
     "plain recurrent cells": {"cell": "simple"},
     "raw traces, decimated": {
         "preprocessing": {"background": "none", "gain": 0.0},
         "augmentation": {"mirror": 0.0, "polarity": 0.0, "background": 0.0, "gain_db": 0.0, "noise_db": None},
     },
 }
+"""What is put in the place of what a configuration has; of a learning rate, the factor."""
 
 
 def changed(params: Mapping[str, Any], by: Mapping[str, Any]) -> dict[str, Any]:
     """The params with what of a change they have."""
     made = dict(params)
     for key, value in by.items():
-        if key in made and made[key] is not None:
+        if key == "learning_rate":
+            made[key] *= value
+        elif key in made and made[key] is not None:
             made[key] = changed(made[key], value) if isinstance(value, Mapping) else value
         elif key in made:
             made[key] = value
@@ -82,6 +103,13 @@ def main() -> None:
     parser.add_argument("--file", type=Path, required=True, help="JSON lines, appended to")
     parser.add_argument("--deals", type=int, default=4, help="ways to part the scans, by seeds 100, 101, ...")
     parser.add_argument("--epochs", type=int, help="instead of those of the configuration")
+    parser.add_argument(
+        "--part",
+        type=lambda text: tuple(map(int, text.split("/"))),
+        default=(1, 1),
+        metavar="I/N",
+        help="train the I-th of N parts, one core each; called again without it, the table is printed",
+    )
     parser.add_argument("--minutes", type=float, default=600, help="after which nothing new is begun")
     args = parser.parse_args()
     backend.configure(1, 0)
@@ -98,9 +126,13 @@ def main() -> None:
     def train(keys: Mapping[str, Any]) -> dict[str, Any]:
         name, deal = keys["change"], keys["deal"]
         access = deal_of(args.data, every.values(), 100 + deal)
-        return fit(every[name], access, epochs=epochs, seed=config.seed + 1000 * (name == "another seed"))
+        data = access.open(chain_of(every[name]))
+        return fit(every[name], data, epochs=epochs, seed=config.seed + 1000 * (name == "another seed"))
 
-    lines = list(accumulate(args.file, wanted, train, args.minutes))
+    part, parts = args.part
+    lines = list(accumulate(args.file, wanted[part - 1 :: parts], train, args.minutes))
+    if parts > 1:
+        return
     by_name: dict[str, dict[int, Any]] = {}
     for line in lines:
         if "failed" not in line:

@@ -12,11 +12,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 from numpy.typing import NDArray
 
 from tunelab import metrics
+from tunelab.compiled import clear
 from tunelab.data.access import Access
+from tunelab.data.dataset import Dataset
 from tunelab.data.prepared import CacheOptions, access_to
 from tunelab.preprocessing import chain_of
 from tunelab.progress import progress_console, shown
@@ -35,15 +38,22 @@ def deal_of(data: str | None, params: Iterable[Mapping[str, Any]], seed: int) ->
         return access.ready(progress).access
 
 
-def fit(params: Mapping[str, Any], access: Access, *, epochs: int, seed: int) -> dict[str, Any]:
+def fit(params: Mapping[str, Any], data: Dataset, *, epochs: int, seed: int) -> dict[str, Any]:
     """What params come to on the validation split.
+
+    Args:
+        params: of the model.
+        data: scans prepared by the chain of these params, with their splits.
+        epochs: of the training; none is left out.
+        seed: of the training.
 
     Returns:
         Plain JSON types: epoch (the chosen one), seconds, threshold, average_precision, tune_average_precision, f1, and
         counts, true positives, false positives and false negatives of each scan by its id.
     """
     begun = time.perf_counter()
-    data = access.open(chain_of(params))
+    clear()
+    keras.backend.clear_session()
     training = Training(params, data, Schedule(max_epochs=epochs, patience=epochs, seed=seed))
     ended = ""
     while not ended:

@@ -20,15 +20,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
-from benchmarks.fitting import append, lines_of
+from benchmarks.fitting import append, fit, lines_of
 from benchmarks.sources import scratch
 from tunelab.backend import configure
-from tunelab.compiled import clear
 from tunelab.data.access import Access
 from tunelab.data.generated import Generated
 from tunelab.data.prepared import CacheOptions, prepared_from
@@ -39,9 +37,8 @@ from tunelab.errors import DataError, ModelError
 from tunelab.models import chains, check_fit, check_space, cost_of, normalise, outline
 from tunelab.preprocessing import chain_of
 from tunelab.space import DataOptions, Space, load_space, shipped
-from tunelab.training import Schedule, Training
 
-METRICS = ("val_average_precision", "val_f1")
+METRICS = ("average_precision", "f1")
 SIDES = ("synthetic", "data")
 DRAWS = 2000
 """Of the bootstrap over configurations."""
@@ -88,18 +85,9 @@ def trained(params: Mapping[str, Any], side: Side, epochs: int) -> dict[str, lis
         if side.deals > 1:
             positives, lengths = data.positives_of_scans().tolist(), data.lengths.tolist()
             dealt = data.with_splits(assign_splits(data.groups, positives, lengths, deal))
-        clear()
-        keras.backend.clear_session()
-        training = Training(params, dealt, Schedule(max_epochs=epochs, patience=epochs, seed=deal))
-        chosen = dict.fromkeys(METRICS, 0.0)
-        for _ in range(epochs):
-            told = training.run_epoch()
-            if told.failed:
-                break
-            if told.improved:
-                chosen = {name: float(np.nan_to_num(told.metrics[name])) for name in METRICS}
+        ended = fit(params, dealt, epochs=epochs, seed=deal)
         for name in METRICS:
-            found[name].append(chosen[name])
+            found[name].append(float(np.nan_to_num(ended.get(name, 0.0))))
     return found
 
 
