@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import os
 import sys
@@ -57,6 +58,13 @@ def _framework_of_a_trial(request: pytest.FixtureRequest) -> None:
 
         configure(1, 0)
         keras.utils.set_random_seed(0)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _young_heap() -> None:
+    """Collecting garbage looks at what the file made, not at all that the files before it left in this process."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

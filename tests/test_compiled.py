@@ -61,27 +61,6 @@ def course(params: dict[str, Any], seed: int) -> dict[str, Any]:
     return result
 
 
-def in_a_new_process(params: dict[str, Any], seed: int) -> Any:
-    code = (
-        "import json, sys\n"
-        "from tunelab.backend import configure\n"
-        "configure(1, 0)\n"
-        "from test_compiled import course\n"
-        "print(json.dumps(course(*json.loads(sys.argv[1]))))\n"
-    )
-    here = Path(__file__).parent
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(here), str(here.parent)])}
-    ended = subprocess.run(
-        [sys.executable, "-c", code, json.dumps([params, seed])],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=True,
-    )
-    return json.loads(ended.stdout.splitlines()[-1])
-
-
 def changed(family: str) -> dict[str, Any]:
     """Another trial of the same structure: every number that may differ does."""
     params = small(family)
@@ -90,23 +69,6 @@ def changed(family: str) -> dict[str, Any]:
     if family == "conv_rnn":
         params["convolutions"][1]["dropout"] = 0.3
     return normalise({**params, **changes, **extra})
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_a_trial_in_a_kept_model_equals_one_in_a_new_process(family: str) -> None:
-    params = changed(family)
-    first = begin(small(family, normalisation="per_sample"))
-    first.run_epoch()
-    model = first.model
-    del first
-    gc.collect()
-    second = begin(params, seed=7)
-    assert second.model is model
-    del second
-    gc.collect()
-    here = course(params, 7)
-    assert here == in_a_new_process(params, 7)
-    assert here != course(params, 8)
 
 
 def objective(loss: str, number: float, **optimizer: Any) -> dict[str, Any]:
@@ -132,8 +94,65 @@ VARIANTS = {
 }
 
 
+PLAIN = small("simple_rnn", plain=True)
+
+
+def questions() -> dict[str, tuple[dict[str, Any], int]]:
+    """Params and seed of every training here that a new process has to repeat; each is of another structure."""
+    return {
+        **{family: (changed(family), 7) for family in FAMILIES},
+        **{name: (small("simple_rnn", **after, learning_rate=0.02), 7) for name, (_, after) in VARIANTS.items()},
+        "plain": ({**PLAIN, "learning_rate": 0.01}, 4),
+    }
+
+
+@pytest.fixture(scope="module")
+def fresh() -> dict[str, Any]:
+    """What these trainings come to in a process that keeps no model of their structures."""
+    code = (
+        "import json\n"
+        "from tunelab.backend import configure\n"
+        "configure(1, 0)\n"
+        "from test_compiled import clear, course, questions\n"
+        "told = {}\n"
+        "for name, (params, seed) in questions().items():\n"
+        "    told[name] = course(params, seed)\n"
+        "    clear()\n"
+        "print(json.dumps(told))\n"
+    )
+    here = Path(__file__).parent
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(here), str(here.parent)])}
+    ended = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=600, check=True
+    )
+    told: dict[str, Any] = json.loads(ended.stdout.splitlines()[-1])
+    return told
+
+
+def test_no_training_of_the_new_process_finds_a_model_of_another() -> None:
+    kinds = [structure(params) for params, _ in questions().values()]
+    assert len(set(kinds)) == len(kinds)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_trial_in_a_kept_model_equals_one_in_a_new_process(family: str, fresh: dict[str, Any]) -> None:
+    params = changed(family)
+    first = begin(small(family, normalisation="per_sample"))
+    first.run_epoch()
+    model = first.model
+    del first
+    gc.collect()
+    second = begin(params, seed=7)
+    assert second.model is model
+    del second
+    gc.collect()
+    here = course(params, 7)
+    assert here == fresh[family]
+    assert here != course(params, 8)
+
+
 @pytest.mark.parametrize("name", VARIANTS)
-def test_a_kept_loss_and_optimizer_equal_those_of_a_new_process(name: str) -> None:
+def test_a_kept_loss_and_optimizer_equal_those_of_a_new_process(name: str, fresh: dict[str, Any]) -> None:
     before, after = VARIANTS[name]
     first = begin(small("simple_rnn", **before))
     first.run_epoch()
@@ -144,7 +163,7 @@ def test_a_kept_loss_and_optimizer_equal_those_of_a_new_process(name: str) -> No
     assert second.model is model
     del second
     here = course(params, 7)
-    assert here == in_a_new_process(params, 7)
+    assert here == fresh[name]
     other = {**before, "averaging": params["averaging"], "rate_schedule": params["rate_schedule"]}
     assert here != course(small("simple_rnn", **other, learning_rate=0.02), 7)
 
@@ -227,8 +246,8 @@ def test_numbers_of_a_loss_or_an_optimizer_split_structures_only_where_they_must
     assert of(focal, adamw, plain=True) == of({**focal, "cross_entropy_share": 1.0}, adamw, plain=True)
 
 
-def test_numbers_of_plain_layers_are_part_of_their_step() -> None:
-    plain = small("simple_rnn", plain=True)
+def test_numbers_of_plain_layers_are_part_of_their_step(fresh: dict[str, Any]) -> None:
+    plain = PLAIN
     assert structure(plain) != structure({**plain, "l2": 0.5})
     assert structure(plain) == structure({**plain, "learning_rate": 0.5, "class_weight": 3.0})
     one = begin(plain)
@@ -238,7 +257,7 @@ def test_numbers_of_plain_layers_are_part_of_their_step() -> None:
     again = begin({**plain, "learning_rate": 0.5}, seed=4)
     assert again.model is kept
     del again
-    assert course({**plain, "learning_rate": 0.01}, 4) == in_a_new_process({**plain, "learning_rate": 0.01}, 4)
+    assert course(*questions()["plain"]) == fresh["plain"]
 
 
 def test_constants_of_plain_layers_are_not_taken_for_those_of_another_fold() -> None:

@@ -82,6 +82,8 @@ def main() -> None:
     _end_with(options.lifeline)
     connection = Connection(options.connection)
     trainer = importlib.import_module(options.trainer)
+    gc.collect()
+    gc.freeze()  # the framework's own objects: each later collection looks at what trials made alone
     connection.send(("ready",))
     store = FencedStore(Path(options.store), options.fence) if options.store else ParentStore(connection)
     try:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -66,10 +67,12 @@ def mode(path: Path) -> str:
 def descendants(pid: int) -> dict[int, str]:
     """The processes below one, with their names."""
     found: dict[int, str] = {}
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        for child in (task / "children").read_text().split():
-            found[int(child)] = Path(f"/proc/{child}/cmdline").read_text().split("\0")[0].rpartition("/")[2]
-            found |= descendants(int(child))
+    with suppress(FileNotFoundError):  # it may end meanwhile
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            for child in (task / "children").read_text().split():
+                with suppress(FileNotFoundError):
+                    found[int(child)] = Path(f"/proc/{child}/cmdline").read_text().split("\0")[0].rpartition("/")[2]
+                    found |= descendants(int(child))
     return found
 
 
@@ -84,13 +87,12 @@ def listening(pids: Mapping[int, str]) -> dict[str, set[str]]:
                 address_of[f"socket:[{rest[5]}]"] = ".".join(map(str, raw)) if len(raw) == 4 else raw.hex()
     found: dict[str, set[str]] = {}
     for pid, name in pids.items():
-        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
-            try:
-                target = os.readlink(descriptor)
-            except FileNotFoundError:
-                continue
-            if target in address_of:
-                found.setdefault(name, set()).add(address_of[target])
+        with suppress(FileNotFoundError):  # it may end meanwhile
+            for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+                with suppress(FileNotFoundError):
+                    target = os.readlink(descriptor)
+                    if target in address_of:
+                        found.setdefault(name, set()).add(address_of[target])
     return found
 
 
