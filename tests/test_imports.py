@@ -27,6 +27,7 @@ FLOORS = {  # module or room -> floor; a room is a folder, all of whose modules 
     "objective": 0,
     "statistics": 0,
     "journal": 1,
+    "halving": 1,
     "ranking": 1,
     "s3": 1,
     "storage": 1,

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from sklearn import metrics as theirs
 
 from tunelab.metrics import (
+    MOST_LIFT,
     Counts,
     Interval,
     always_positive_f1,
@@ -17,6 +18,7 @@ from tunelab.metrics import (
     bootstrap_interval,
     count,
     counts_by_scan,
+    lift,
     mean_jaccard,
 )
 
@@ -134,6 +136,32 @@ def test_the_decision_at_the_best_threshold_has_the_highest_f1_there_is(data):
         assert count(labels, scores, threshold).f1 == highest_f1(labels, scores)
     else:
         assert threshold == 0.5
+
+
+def test_lift_is_average_precision_above_chance_in_standard_errors_of_a_jackknife():
+    rng = np.random.default_rng(0)
+    scans = np.repeat(np.arange(12), 30)
+    labels = (rng.random(360) < 0.2).astype(int)
+    scores = rng.random(360) + 0.4 * labels
+    whole = theirs.average_precision_score(labels, scores)
+    without = [theirs.average_precision_score(labels[scans != one], scores[scans != one]) for one in range(12)]
+    error = np.sqrt(11 / 12 * np.sum((np.array(without) - np.mean(without)) ** 2))
+    assert lift(labels, scores, scans) == pytest.approx((whole - labels.mean()) / error)
+    shuffled = rng.permutation(360)
+    assert lift(labels[shuffled], scores[shuffled], scans[shuffled]) == pytest.approx(lift(labels, scores, scans))
+
+
+def test_without_skill_the_lift_is_small_and_with_skill_it_is_not():
+    rng = np.random.default_rng(1)
+    scans = np.repeat(np.arange(80), 25)
+    labels = (rng.random(2000) < 0.12).astype(int)
+    assert lift(labels, np.full(2000, 0.3), scans) == 0.0, "always the same answer"
+    noise = [lift(labels, rng.random(2000), scans) for _ in range(40)]
+    assert np.mean(np.abs(noise) < 2) > 0.8
+    assert lift(labels, rng.random(2000) + labels * 0.3, scans) > 5
+    assert lift(labels, labels.astype(float), scans) == MOST_LIFT
+    assert np.isnan(lift(labels[:25], rng.random(25), scans[:25])), "one scan says nothing of others"
+    assert np.isnan(lift(labels, np.full(2000, np.nan), scans))
 
 
 def test_of_equal_f1_the_highest_threshold_halfway_between_scores():

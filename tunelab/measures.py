@@ -27,6 +27,7 @@ def measured(
     return {
         "tune_loss": cross_entropy(tune.labels, tune_scores),
         "tune_average_precision": metrics.average_precision(tune.labels, tune_scores),
+        "tune_lift": metrics.lift(tune.labels, tune_scores, tune.scan_of_trace()),
         "tune_f1": metrics.count(tune.labels, tune_scores, threshold).f1,
         "threshold": threshold,
         "val_loss": cross_entropy(validation.labels, scores),

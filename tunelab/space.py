@@ -39,12 +39,15 @@ class Epochs(_Section):
 
 
 class EarlyStopping(_Section):
-    """Asynchronous successive halving (ASHA, Li et al. 2020) over the epochs."""
+    """Asynchronous successive halving (ASHA, Li et al. 2020) over the epochs. A trial is *on the floor* while its
+    average precision lies within two standard errors, over scans, of the share of positives."""
 
     grace: int = Field(default=3, ge=1)
     """Epochs before a trial can be stopped."""
     reduction: float = Field(default=3, gt=1)
     """At each rung the best 1/reduction go on."""
+    collapse: float = Field(default=0.25, gt=0, le=1)
+    """Share of its epochs after which a trial that is still on the floor ends; 1: never for that."""
 
 
 class Resources(_Section):

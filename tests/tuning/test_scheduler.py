@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from ray.tune.schedulers import TrialScheduler
 
 from tunelab.errors import StorageError
+from tunelab.halving import Halving, Verdict
 from tunelab.journal import Journal, read
 from tunelab.space import EarlyStopping
 from tunelab.tuning import scheduler
@@ -50,13 +51,13 @@ class Bench:
         self.scheduler = RecordingScheduler(EarlyStopping(grace=2, reduction=2), 8, recorder)
         self.trials: dict[str, Any] = {}
 
-    def report(self, trial: str, epoch: int, dense: float, *, ended: str = "", failed: str = "", **said: Any) -> str:
+    def report(self, trial: str, epoch: int, dense: float, *, lift: float = 9.0, name: str = "", **said: Any) -> str:
         if trial not in self.trials:
-            self.recorder.suggestion(trial, "", 0, {"family": "lstm"}, {})
+            self.recorder.suggestion(trial, name, 0, {"family": "lstm"}, {})
             self.trials[trial] = SimpleNamespace(trial_id=f"ray-{trial}", config={"trial": trial})
             self.scheduler.on_trial_add(None, self.trials[trial])
-        result = {**NOTHING, "epoch": epoch, "ended": ended, "failed": failed, **said}
-        metrics = {"metrics/tune_average_precision": dense, "metrics/val_f1": 0.5}
+        result = {**NOTHING, "epoch": epoch, "ended": "", "failed": "", **said}
+        metrics = {"metrics/tune_average_precision": dense, "metrics/tune_lift": lift, "metrics/val_f1": 0.5}
         return self.scheduler.on_trial_result(None, self.trials[trial], result | metrics)
 
 
@@ -91,6 +92,29 @@ def test_when_nearly_all_are_nan_the_rest_goes_on(bench: Bench) -> None:
     assert bench.report("0099", 2, math.nan) == STOP
 
 
+def test_a_trial_that_never_left_the_floor_ends_and_says_so(bench: Bench) -> None:
+    """Whatever its average precision: it lies within two standard errors of chance."""
+    assert bench.report("0001", 1, 0.4, lift=1.9) == CONTINUE
+    assert bench.report("0001", 2, 0.4, lift=1.9) == STOP
+    bench.recorder.end("0001", "interrupted")
+    ended = bench.recorder.board.trials["0001"]
+    said = "still on the floor at epoch 2: its average precision is that of chance"
+    assert (ended.status, ended.cause) == ("stopped", said)
+    assert [r["by"] for r in read(bench.path) if r["kind"] == "decision"] == ["collapse"]
+    assert bench.report("0002", 1, 0.2, lift=2.1) == CONTINUE
+    assert bench.report("0002", 2, 0.1, lift=0.0) == CONTINUE, "it left the floor"
+
+
+def test_a_configuration_to_try_first_passes_the_early_rungs(bench: Bench) -> None:
+    for epoch in (1, 2, 3):
+        assert bench.report("0001", epoch, 0.5) == CONTINUE
+        assert bench.report("0002", epoch, 0.1, lift=0.0, name="known") == CONTINUE
+    assert bench.report("0001", 4, 0.5) == CONTINUE
+    assert bench.report("0002", 4, 0.1, lift=0.0) == STOP
+    bench.recorder.end("0002", "interrupted")
+    assert bench.recorder.board.trials["0002"].cause == "not among the best at epoch 4"
+
+
 def test_it_judges_the_best_so_far_not_the_last(bench: Bench) -> None:
     bench.report("0001", 2, 0.5)
     bench.report("0002", 1, 0.9)
@@ -99,13 +123,13 @@ def test_it_judges_the_best_so_far_not_the_last(bench: Bench) -> None:
 
 def test_a_result_is_on_disk_before_the_decision(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[list[str]] = []
-    inner = type(bench.scheduler).__mro__[1].on_trial_result
+    tell = Halving.tell
 
-    def spy(self: Any, controller: Any, trial: Any, result: dict[str, Any]) -> str:
+    def spy(self: Halving, *told: Any, **more: Any) -> Verdict:
         seen.append([record["kind"] for record in read(bench.path)])
-        return str(inner(self, controller, trial, result))
+        return tell(self, *told, **more)
 
-    monkeypatch.setattr(type(bench.scheduler).__mro__[1], "on_trial_result", spy)
+    monkeypatch.setattr(Halving, "tell", spy)
     bench.report("0001", 1, 0.5)
     assert seen == [["suggestion", "result"]]
 
@@ -244,35 +268,22 @@ class Simulated:
     """Asynchronous successive halving written again, from its description: one bracket, ties stay, NaN is worst."""
 
     def __init__(self, grace: int, reduction: int, longest: int) -> None:
-        self.grace, self.reduction = grace, reduction
+        self.reduction = reduction
         self.rungs: dict[int, dict[str, float]] = {}
         at = grace
-        while at <= longest:
+        while at < longest:
             self.rungs[at] = {}
             at *= reduction
         self.best: dict[str, float] = {}
 
     def goes_on(self, trial: str, epoch: int, dense: float) -> bool:
-        known = self.best.get(trial, math.nan)
-        best = dense if math.isnan(known) else known if math.isnan(dense) else max(known, dense)
-        self.best[trial] = best
-        for at in sorted(self.rungs, reverse=True):
-            if epoch >= at and trial in self.rungs[at]:
-                break
-            if epoch >= at:
-                value = -1.0 if math.isnan(best) else best
-                there = sorted(self.rungs[at].values())
-                self.rungs[at][trial] = value
-                if there:
-                    # linear interpolation between the two nearest ranks, as a percentile is defined
-                    place = (1 - 1 / self.reduction) * (len(there) - 1)
-                    low = int(place)
-                    high = min(low + 1, len(there) - 1)
-                    cutoff = there[low] + (there[high] - there[low]) * (place - low)
-                    if value < cutoff - 1e-12:
-                        return False
-                break
-        return not (math.isnan(best) and epoch >= self.grace)
+        self.best[trial] = max(self.best.get(trial, -1.0), -1.0 if math.isnan(dense) else dense)
+        if epoch not in self.rungs:
+            return True
+        there = self.rungs[epoch]
+        there[trial] = self.best[trial]
+        ahead = sum(value > self.best[trial] for value in there.values())
+        return self.best[trial] >= 0 and ahead < max(len(there) // self.reduction, 1)
 
 
 STEPS = st.lists(
@@ -312,7 +323,7 @@ def test_decisions_are_those_of_a_simulation_with_ties_nan_and_restarts(
                 journal = Journal.open(folder / "journal.jsonl")
                 again = Bench(folder, Recorder(journal))
                 again.recorder.replay([again.scheduler.replayed])
-                assert again.scheduler._brackets[0]._rungs == bench.scheduler._brackets[0]._rungs
+                assert again.scheduler.halving._rungs == bench.scheduler.halving._rungs
                 again.trials = bench.trials
                 bench = again
     finally:

@@ -14,6 +14,9 @@ from tunelab.errors import TunelabError
 from tunelab.journal import Journal, Record
 from tunelab.ranking import Leaderboard, Pooled, Status, Trial
 
+FLOOR_ERRORS = 2.0
+"""Standard errors above the share of positives up to which average precision is taken for chance."""
+
 
 class Recorder:
     """One per search, shared by searcher, scheduler and reporter."""
@@ -138,6 +141,11 @@ class Recorder:
         """
         chosen = self.board.trials[trial].chosen
         return chosen["tune_average_precision"] if chosen else math.nan
+
+    def floored(self, trial: str) -> bool:
+        """Whether a trial is on the floor: what it came to at best is what chance comes to, as far as one can tell."""
+        chosen = self.board.trials[trial].chosen
+        return chosen is not None and chosen["tune_lift"] <= FLOOR_ERRORS
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Ray pickles what it is given, and the journal alone is trusted."""

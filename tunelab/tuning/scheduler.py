@@ -1,8 +1,9 @@
-"""Which trials go on: Ray's asynchronous successive halving on a dense metric, every result recorded first.
+"""Which trials go on: asynchronous successive halving on a dense metric, every result recorded first.
 
 Validation F1 is zero for most models most of the time, so halving on it stops nothing; average precision on the tune
-split moves long before. NaN is worse than every value. A trial that trained all its epochs or shards, ran out of
-patience or failed says so in its result, and is ended here too: all results take one way.
+split moves long before. How it is compared is in :mod:`tunelab.halving`; this is its place in Ray. A trial that trained
+all its epochs or shards, ran out of patience or failed says so in its result, and is ended here too: all results take
+one way. Configurations to try first pass the early rungs, whatever they come to there.
 
 Where the data set has folds, trials are compared on the first one alone, so that a poor one costs one fold. Results of
 later folds are recorded and nothing else.
@@ -14,24 +15,20 @@ from the journal, by the same code that fills them while the search goes on.
 
 from __future__ import annotations
 
-import math
 import time
 from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import Any
 
-from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from tunelab.errors import StorageError
+from tunelab.halving import Halving, Rules, Verdict
 from tunelab.journal import Record
 from tunelab.ranking import Pooled
 from tunelab.space import EarlyStopping
 from tunelab.tuning.losses import cause_of, is_doubtful, is_node_lost, last_error, nodes_alive
 from tunelab.tuning.record import Recorder, epoch_of
 
-DENSE = "best_dense"
-WORST = -1.0
-"""Below every average precision; a number, since Ray's cutoff is a percentile."""
 NODE_SECONDS = 60.0
 """After which Ray knows whether a node is gone: it asks every 3 s, waits 10 s and asks five times."""
 STOP, CONTINUE = str(TrialScheduler.STOP), str(TrialScheduler.CONTINUE)
@@ -47,8 +44,8 @@ class _Doubt:
     until: float
 
 
-class RecordingScheduler(AsyncHyperBandScheduler):  # type: ignore[misc]
-    """One bracket of ASHA over epochs, on the highest average precision on the tune split so far.
+class RecordingScheduler(FIFOScheduler):  # type: ignore[misc]
+    """One bracket of halving over epochs, on the highest average precision on the tune split so far.
 
     Args:
         rules: of early stopping.
@@ -58,16 +55,16 @@ class RecordingScheduler(AsyncHyperBandScheduler):  # type: ignore[misc]
     """
 
     def __init__(self, rules: EarlyStopping, max_epochs: int, recorder: Recorder, max_failures: int = 3) -> None:
-        super().__init__(
-            time_attr="epoch",
-            metric=DENSE,
-            mode="max",
-            max_t=max_epochs,
-            grace_period=min(rules.grace, max_epochs),
-            reduction_factor=rules.reduction,
-            stop_last_trials=False,
+        super().__init__()
+        self.halving = Halving(
+            Rules(
+                max_epochs=max_epochs,
+                grace=min(rules.grace, max_epochs),
+                reduction=rules.reduction,
+                promoting=False,
+                collapse=rules.collapse,
+            )
         )
-        self._grace = min(rules.grace, max_epochs)
         self._recorder = recorder
         self._max_failures = max_failures
         self._nodes: set[str] = set()
@@ -79,10 +76,10 @@ class RecordingScheduler(AsyncHyperBandScheduler):  # type: ignore[misc]
         """Take in one record of a journal, as if it had just been written; a follower of :meth:`Recorder.replay`."""
         if record["kind"] == "result":
             trial, epoch = record["trial"], record["epoch"]
-            stop = self._judge(trial, epoch) == STOP
+            verdict = self._judge(trial, epoch)
             self._due.pop(trial, None)
-            if record.get("ended") or stop:
-                self._due[trial] = (epoch, record.get("ended") or "asha")
+            if by := record.get("ended") or verdict:
+                self._due[trial] = (epoch, by)
         elif record["kind"] in ("decision", "end"):
             self._due.pop(record["trial"], None)
 
@@ -126,10 +123,10 @@ class RecordingScheduler(AsyncHyperBandScheduler):  # type: ignore[misc]
             return STOP
         if fold:  # trained to its end: whether the trial is good enough was decided on the first
             return self._decide(ours, epoch, result["ended"]) if result["ended"] else CONTINUE
-        action = self._judge(ours, epoch)
-        if result["ended"] or action == STOP:
-            return self._decide(ours, epoch, result["ended"] or "asha")
-        return action
+        by = self._judge(ours, epoch)
+        if result["ended"] or by:
+            return self._decide(ours, epoch, result["ended"] or by)
+        return CONTINUE
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
         """Nothing: its last result was judged when it came."""
@@ -173,19 +170,21 @@ class RecordingScheduler(AsyncHyperBandScheduler):  # type: ignore[misc]
         self._recorder.decision(ours, epoch=epoch, by="failure", status="failed", cause=said)
         return STOP
 
-    def _judge(self, ours: str, epoch: int) -> str:
-        """What ASHA says of a trial at an epoch of its first fold; the same from the journal as from a live trial."""
-        one = SimpleNamespace(trial_id=ours)
-        self._trial_info[ours] = self._brackets[0]
-        best = self._recorder.best_dense(ours)
-        judged = {"epoch": epoch, DENSE: WORST if math.isnan(best) else best}
-        action = str(super().on_trial_result(None, one, judged))
-        if math.isnan(best) and epoch >= self._grace:  # it would tie with a cutoff that is itself the worst
-            action = STOP
-        return action
+    def _judge(self, ours: str, epoch: int) -> Verdict:
+        """What is said of a trial at an epoch of its first fold; the same from the journal as from a live trial."""
+        recorder = self._recorder
+        return self.halving.tell(
+            ours,
+            epoch,
+            recorder.best_dense(ours),
+            floored=recorder.floored(ours),
+            spared=bool(recorder.board.trials[ours].name),
+        )
 
     def _decide(self, ours: str, epoch: int, by: str) -> str:
-        stopped = by == "asha"
-        cause = f"not among the best at epoch {epoch}" if stopped else ""
-        self._recorder.decision(ours, epoch=epoch, by=by, status="stopped" if stopped else "finished", cause=cause)
+        cause = {
+            "asha": f"not among the best at epoch {epoch}",
+            "collapse": f"still on the floor at epoch {epoch}: its average precision is that of chance",
+        }.get(by, "")
+        self._recorder.decision(ours, epoch=epoch, by=by, status="stopped" if cause else "finished", cause=cause)
         return STOP
