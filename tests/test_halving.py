@@ -127,3 +127,13 @@ def test_it_decides_as_the_rules_say(rules: Rules, events: list[Told], spared: f
     again, others = play(rules, events, spared)
     assert again == said
     assert others.waiting() == ours.waiting()
+
+
+def test_rungs_are_a_factor_apart_and_an_epoch_at_least() -> None:
+    def rungs(max_epochs: int, grace: int, reduction: float) -> list[int]:
+        return Rules(max_epochs=max_epochs, grace=grace, reduction=reduction, promoting=False).rungs()
+
+    assert rungs(40, 8, 3.0) == [8, 24]
+    assert rungs(27, 1, 3.0) == [1, 3, 9]
+    assert rungs(5, 1, 1.0000001) == [1, 2, 3, 4]
+    assert rungs(3, 3, 2.0) == []

@@ -48,7 +48,7 @@ class Rules:
         at = float(self.grace)
         while round(at) < self.max_epochs:
             found.append(round(at))
-            at *= self.reduction
+            at = max(at * self.reduction, at + 1)  # two rungs are an epoch apart at least
         return found
 
     @property

@@ -107,6 +107,8 @@ def lift(labels: ArrayLike, scores: ArrayLike, scans: ArrayLike) -> float:
     whole = average_precision(truth, values)
     if math.isnan(whole):
         return math.nan
+    order = np.argsort(-values, kind="stable")  # each part of what is in order is sorted again at little cost
+    truth, values, scan = truth[order], values[order], scan[order]
     group = np.unique(scan, return_inverse=True)[1] % MOST_GROUPS
     groups = int(group.max()) + 1
     with_positives = np.unique(group[truth])
@@ -115,11 +117,9 @@ def lift(labels: ArrayLike, scores: ArrayLike, scans: ArrayLike) -> float:
     without = np.array([average_precision(truth[group != one], values[group != one]) for one in range(groups)])
     error = math.sqrt((groups - 1) / groups * float(np.sum((without - without.mean()) ** 2)))
     above = whole - float(truth.mean())
-    return (
-        float(np.clip(above / error, -MOST_LIFT, MOST_LIFT))
-        if error > 0
-        else math.copysign(MOST_LIFT, above) * (above != 0)
-    )
+    if error == 0:
+        return math.copysign(MOST_LIFT, above) if above else 0.0
+    return float(np.clip(above / error, -MOST_LIFT, MOST_LIFT))
 
 
 def best_threshold(labels: ArrayLike, scores: ArrayLike) -> float:
