@@ -28,6 +28,7 @@ FLOORS = {  # module or room -> floor; a room is a folder, all of whose modules 
     "statistics": 0,
     "journal": 1,
     "halving": 1,
+    "stopping": 1,
     "ranking": 1,
     "s3": 1,
     "storage": 1,
@@ -75,6 +76,7 @@ FLOORS = {  # module or room -> floor; a room is a folder, all of whose modules 
 ACROSS = {
     ("tuning", "report"),
     ("models", "backend"),
+    ("stopping", "halving"),
     ("training", "measures"),
     ("training", "compiled"),
     ("crossfit", "training"),

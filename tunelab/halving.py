@@ -5,8 +5,9 @@ Li et al. (2020) compare trials at rungs, epochs that are a power of ``reduction
 noise: so a trial *on the floor* (its caller says which are) is worse than every trial that left it, equal to every
 other one there, and loses such a tie once trials that leave the floor have usually left it. NaN is worse still.
 
-Two kinds. *Stopping*: a trial that is not among the best when it comes to a rung ends. *Promoting*: it waits there,
-and is taken up when others that came later make it one of the best. One bracket, either way.
+Two kinds. *Promoting*: a trial that is not among the best when it comes to a rung waits there, and is taken up when
+others that came later make it one of the best. *Stopping*: it ends. One bracket, either way; the other ways to stop
+trials early, among them several brackets, are in :mod:`tunelab.stopping`.
 
 What is decided depends on what was told, in its order, and on nothing else, so a journal brings it back. No Ray, no
 clock and no chance in here.
@@ -39,7 +40,7 @@ class Rules:
     """Epochs of the first rung."""
     reduction: float
     promoting: bool
-    collapse: float = 0.25
+    collapse: float = 0.3
     """A trial that is on the floor after this share of its epochs ends; 1: never for that."""
 
     def rungs(self) -> list[int]:
@@ -141,10 +142,15 @@ class Halving:
             return "collapse"
         return verdict
 
-    def promotable(self) -> str | None:
-        """The waiting trial that may go on and has come furthest, the best one of those; None if there is none."""
+    def promotable(self, *, last: bool = False) -> str | None:
+        """The waiting trial that may go on and has come furthest, the best one of those; None if there is none.
+
+        Args:
+            last: whether no new trials will come. Then the best trial of each rung goes on even where so few came
+                there that it is not among the best 1/reduction: or else few trials would never train to their end.
+        """
         for rung in reversed(self._rungs):
-            if rung.waiting and self._may(rung, rung.waiting[0]):
+            if rung.waiting and self._may(rung, rung.waiting[0], least=1 if last else 0):
                 return rung.waiting[0][-1]
         return None
 
@@ -152,6 +158,11 @@ class Halving:
         """A waiting trial goes on, or is over: nobody waits for it; what it told stays."""
         for rung in self._rungs:
             rung.leave(trial)
+
+    @property
+    def rungs(self) -> list[int]:
+        """The epochs at which a trial may have to wait."""
+        return [rung.epoch for rung in self._rungs] if self.rules.promoting else []
 
     def waiting(self) -> list[str]:
         """Who waits: those that came furthest first, of each rung the best first."""
@@ -178,9 +189,10 @@ class Halving:
         best = max(1, int(len(rung.places) / self.rules.reduction))
         return "" if rung.better(place) < best and not self._loses(rung, place) else "asha"
 
-    def _may(self, rung: _Rung, place: Place) -> bool:
-        """Whether a trial of a rung is among its best 1/reduction."""
-        return rung.before(place) < int(len(rung.places) / self.rules.reduction) and not self._loses(rung, place)
+    def _may(self, rung: _Rung, place: Place, least: int = 0) -> bool:
+        """Whether a trial of a rung is among its best 1/reduction, or its best few."""
+        best = max(least, int(len(rung.places) / self.rules.reduction))
+        return rung.before(place) < best and not self._loses(rung, place)
 
     def _loses(self, rung: _Rung, place: Place) -> bool:
         """Whether it is on the floor when others have left."""

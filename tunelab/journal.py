@@ -14,7 +14,7 @@ run        the search, first line                       name, version, format, s
 session    the search and each resume, then             by, fence, owner, version, versions, cut
 change     a resume that accepts changes                changes
 suggestion the searcher, before a trial may start       trial, name, seed, family, params, point
-resumed    the searcher, before a trial may go on       trial, epoch
+resumed    the searcher, before a trial goes on         trial, epoch
 result     the scheduler, before it decides             trial, epoch, seconds, parameters, weights, checkpoint,
                                                         ended, metrics
 fold       the scheduler, as it does a result           trial, fold, epoch, seconds, weights, checkpoint, metrics
@@ -22,6 +22,7 @@ pooled     the scheduler, when all folds are done       trial, metrics, threshol
 failure    the scheduler, when a process was lost       trial, cause, counts
 note       the scheduler, of a damaged checkpoint       trial, text
 decision   the scheduler, when a trial is not to go on  trial, epoch, action, by, status, cause
+wait       the scheduler, when a trial waits at a rung  trial, epoch
 end        the searcher, when a trial is over           trial, status, cause
 final      the search, once                             trial, chosen, test, validation
 close      the search, last line of a session           status, reason, seconds

@@ -21,8 +21,9 @@ from tunelab.metrics import Counts
 
 _NAME = re.compile(r"[0-9]{1,12}")
 _MOST = 10**15
-Status = Literal["running", "finished", "stopped", "failed", "interrupted"]
-"""finished: all epochs or shards, or its own patience; stopped: by the scheduler; interrupted: by user or budget."""
+Status = Literal["running", "waiting", "finished", "stopped", "failed", "interrupted"]
+"""waiting: at a rung, until others turn out worse; finished: all epochs or shards, or its own patience; stopped: by the
+scheduler; interrupted: by user or budget."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,8 +120,13 @@ class Trial:
 
     @property
     def unfinished(self) -> bool:
-        """Whether it can go on: it runs, or it was interrupted."""
+        """Whether it is to go on: it runs, or it was interrupted."""
         return self.status in ("running", "interrupted")
+
+    @property
+    def over(self) -> bool:
+        """Whether it never goes on; one that waits may."""
+        return not self.unfinished and self.status != "waiting"
 
     def knows(self, fold: int, epoch: int) -> bool:
         """Whether the result of this epoch has been told."""
@@ -217,6 +223,8 @@ class Leaderboard:
             if record["status"] not in get_args(Status):
                 raise ValueError(f"{record['status']!r:.40} is no status")
             trial.status, trial.cause = record["status"], str(record["cause"] or "")
+        elif record["kind"] == "wait":
+            self.trials[record["trial"]].status = "waiting"
         elif record["kind"] == "resumed":
             trial = self.trials[record["trial"]]
             trial.status, trial.cause = "running", ""
@@ -246,7 +254,7 @@ class Leaderboard:
 
     @property
     def ended(self) -> int:
-        """How many trials are over."""
+        """How many trials are over, or wait."""
         return sum(t.status != "running" for t in self.snapshot())
 
 

@@ -39,15 +39,28 @@ class Epochs(_Section):
 
 
 class EarlyStopping(_Section):
-    """Asynchronous successive halving (ASHA, Li et al. 2020) over the epochs. A trial is *on the floor* while its
-    average precision lies within two standard errors, over scans, of the share of positives."""
+    """Which trials end before their epochs do, by the average precision on the tune split. A trial is *on the floor*
+    while that lies within two standard errors, over scans, of the share of positives."""
 
+    scheduler: Literal["halving", "hyperband", "median", "none"] = "halving"
+    """``halving``: asynchronous successive halving (ASHA, Li et al. 2020), one bracket; ``hyperband``: several, each
+    with a longer grace; ``median``: a trial ends when its best is below the median of the others' means; ``none``:
+    trials end by themselves."""
     grace: int = Field(default=3, ge=1)
     """Epochs before a trial can be stopped."""
     reduction: float = Field(default=3, gt=1)
     """At each rung the best 1/reduction go on."""
-    collapse: float = Field(default=0.25, gt=0, le=1)
+    promote: bool = True
+    """Trials that are not among the best of a rung wait there, and go on when later ones turn out worse; false: they
+    end."""
+    waiting: int = Field(default=200, ge=1)
+    """Trials that wait at most, each with a checkpoint on disk; the least likely to go on end first."""
+    collapse: float = Field(default=0.3, gt=0, le=1)
     """Share of its epochs after which a trial that is still on the floor ends; 1: never for that."""
+
+
+Sampler = Literal["tpe", "random", "qmc", "cmaes", "gp", "nsga2"]
+"""What proposes params; :mod:`tunelab.tuning.proposals` says what each can model."""
 
 
 class Resources(_Section):
@@ -76,6 +89,7 @@ class _File(_Section):
     trials: int | None = Field(default=None, ge=1)
     epochs: Epochs = Epochs()
     early_stopping: EarlyStopping = EarlyStopping()
+    sampler: Sampler = "tpe"
     resources: Resources = Resources()
     data: DataOptions = DataOptions()
     shared: dict[str, Any] = {}
@@ -105,6 +119,7 @@ class Space:
     trials: int | None
     epochs: Epochs
     early_stopping: EarlyStopping
+    sampler: Sampler
     resources: Resources
     data: DataOptions
     shared: Struct
@@ -209,6 +224,7 @@ def load_space(path: Path, own: Callable[[str], Any] | None = None) -> Space:
         trials=file.trials,
         epochs=file.epochs,
         early_stopping=file.early_stopping,
+        sampler=file.sampler,
         resources=file.resources,
         data=file.data,
         shared=shared,

@@ -56,6 +56,8 @@ class Task:
     gpus: float
     debug: bool
     """Whether a failed trial's cause carries its traceback."""
+    rungs: frozenset[int] = frozenset()
+    """Epochs after which the trial may have to wait, and leaves a checkpoint to go on from."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -116,7 +116,8 @@ class Underway:
             weights = digest(raw)
             self._put(self._weights(step.fold, outcome.epoch), raw)
             self._chosen = {**self._chosen, step.fold: outcome.epoch}
-        due = self._cost is None or self._seconds >= CHECKPOINT_SHARE * self._cost
+        waits = not step.fold and outcome.epoch in self._task.rungs
+        due = waits or self._cost is None or self._seconds >= CHECKPOINT_SHARE * self._cost
         name = f"s{self._steps:06d}.ckpt" if due and not step.ended and not step.failed else ""
         result = nothing(failed=step.failed) | {
             "fold": step.fold,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,8 @@ import yaml
 from tunelab.models import chains, starts
 from tunelab.space import Space, load_space, shipped
 from tunelab.tuning.record import Recorder
-from tunelab.tuning.searcher import SpaceSearcher
+from tunelab.tuning.scheduler import RecordingScheduler
+from tunelab.tuning.searcher import SpaceSearcher, fitting
 
 pytestmark = pytest.mark.ray
 
@@ -22,9 +24,15 @@ Open = Callable[[Path], Recorder]
 
 def searcher(space: Space, recorder: Recorder, seed: int = 0) -> SpaceSearcher:
     samples = dict.fromkeys(chains(space), 1700)
-    made = SpaceSearcher(space, starts(space), recorder, samples=samples, seed=seed)
-    recorder.replay([made.replayed])
+    scheduler = RecordingScheduler(space.early_stopping, space.epochs.max, recorder)
+    made = SpaceSearcher(space, starts(space), recorder, scheduler, fit=fitting(space, samples), seed=seed)
+    recorder.replay([scheduler.replayed, made.replayed])
     return made
+
+
+def history_of(search: SpaceSearcher, recorder: Recorder) -> list[Any]:
+    assert search._proposals is not None
+    return search._proposals.history(recorder.board.snapshot()).trials
 
 
 def value(number: int) -> float:
@@ -44,11 +52,14 @@ def propose(search: SpaceSearcher, key: str) -> dict[str, Any]:
     return config
 
 
-@pytest.mark.parametrize("kill_after", [0, 3, 9, 14])
+@pytest.mark.parametrize(
+    ("sampler", "kill_after"),
+    [*(("tpe", number) for number in (0, 3, 9, 14)), ("random", 9), ("qmc", 12), ("cmaes", 14), ("nsga2", 14)],
+)
 def test_a_killed_search_proposes_what_it_would_have_proposed(
-    tmp_path: Path, recorder_in: Open, kill_after: int
+    tmp_path: Path, recorder_in: Open, sampler: Any, kill_after: int
 ) -> None:
-    space = load_space(shipped("families.yaml"))
+    space = dataclasses.replace(load_space(shipped("families.yaml")), sampler=sampler)
     made: dict[str, list[Any]] = {"whole": [], "killed": []}
     for name, configs in made.items():
         (tmp_path / name).mkdir()
@@ -94,7 +105,7 @@ def test_unfinished_trials_come_first_as_they_were_and_then_new_ones(tmp_path: P
     assert suggested == [f"{i:04d}" for i in range(1, 8)], "every trial once"
     for number, config in enumerate(again):
         finish(search, recorder, f"n{number}", config["trial"], math.nan if number == 2 else 0.1 * number)
-    states = [(t.state.name, t.value) for t in search._study.trials]
+    states = [(t.state.name, t.value) for t in history_of(search, recorder)]
     assert [state for state, _ in states].count("COMPLETE") == 6
     assert [state for state, _ in states].count("FAIL") == 1
     assert [state for state, _ in states].count("RUNNING") == 0
@@ -115,6 +126,6 @@ def test_trials_outside_a_changed_space_are_kept_and_named(tmp_path: Path, recor
     recorder = recorder_in(tmp_path)
     search = searcher(load_space(tmp_path / "space.yaml"), recorder)
     assert search.unknown == [t.trial for t in recorder.board.snapshot() if t.family != "lstm"]
-    assert len(search._study.trials) == families.count("lstm")
+    assert len(history_of(search, recorder)) == families.count("lstm")
     assert propose(search, "k9")["params"]["family"] == "lstm"
     assert len(recorder.board.trials) == 9

@@ -45,10 +45,11 @@ NOTHING |= {"pooled": [], "notes": []}
 class Bench:
     """A scheduler, its journal, and trials that report what they are told to."""
 
-    def __init__(self, folder: Path, recorder: Recorder) -> None:
+    def __init__(self, folder: Path, recorder: Recorder, **rules: Any) -> None:
         self.path = folder / "journal.jsonl"
         self.recorder = recorder
-        self.scheduler = RecordingScheduler(EarlyStopping(grace=2, reduction=2), 8, recorder)
+        asked = EarlyStopping(**{"grace": 2, "reduction": 2, "promote": False, "collapse": 0.25, **rules})
+        self.scheduler = RecordingScheduler(asked, 8, recorder)
         self.trials: dict[str, Any] = {}
 
     def report(self, trial: str, epoch: int, dense: float, *, lift: float = 9.0, name: str = "", **said: Any) -> str:
@@ -59,6 +60,11 @@ class Bench:
         result = {**NOTHING, "epoch": epoch, "ended": "", "failed": "", **said}
         metrics = {"metrics/tune_average_precision": dense, "metrics/tune_lift": lift, "metrics/val_f1": 0.5}
         return self.scheduler.on_trial_result(None, self.trials[trial], result | metrics)
+
+
+def rungs_of(bench: Bench) -> Any:
+    assert isinstance(bench.scheduler.stopping, Halving)
+    return bench.scheduler.stopping._rungs
 
 
 @pytest.fixture
@@ -323,7 +329,7 @@ def test_decisions_are_those_of_a_simulation_with_ties_nan_and_restarts(
                 journal = Journal.open(folder / "journal.jsonl")
                 again = Bench(folder, Recorder(journal))
                 again.recorder.replay([again.scheduler.replayed])
-                assert again.scheduler.halving._rungs == bench.scheduler.halving._rungs
+                assert rungs_of(again) == rungs_of(bench)
                 again.trials = bench.trials
                 bench = again
     finally:
@@ -357,3 +363,117 @@ def test_what_a_result_called_for_is_decided_after_a_kill_between_the_two(
     assert (board["0002"].status, board["0002"].cause) == ("stopped", "not among the best at epoch 2")
     assert (board["0003"].status, board["0003"].cause) == ("finished", "")
     assert [r["kind"] for r in read(again.path)].count("decision") == 2
+
+
+@pytest.fixture
+def waiting(tmp_path: Path, recorder_in: Callable[[Path], Recorder]) -> Bench:
+    return Bench(tmp_path, recorder_in(tmp_path), promote=True)
+
+
+def test_a_trial_that_is_not_among_the_best_waits_and_goes_on_when_others_are_worse(waiting: Bench) -> None:
+    bench = waiting
+    assert bench.report("0001", 2, 0.5) == STOP
+    assert bench.report("0002", 2, 0.4) == STOP
+    assert {t.status for t in bench.recorder.board.snapshot()} == {"waiting"}
+    assert [r["kind"] for r in read(bench.path)][-2:] == ["result", "wait"]
+    assert bench.scheduler.promotable(last=False) == "0001"
+    bench.scheduler.promoted("0001")
+    bench.recorder.resumed("0001")
+    assert bench.recorder.board.trials["0001"].status == "running"
+    assert bench.scheduler.promotable(last=False) is None
+    assert bench.report("0001", 2, 0.5) == CONTINUE, "the epoch of its checkpoint is told again"
+    assert bench.report("0001", 3, 0.5) == CONTINUE
+    for trial in ("0003", "0004"):
+        bench.report(trial, 2, 0.1)
+    assert bench.scheduler.promotable(last=False) == "0002"
+
+
+def test_where_no_new_trials_come_the_best_of_a_rung_goes_on_and_the_others_end(waiting: Bench) -> None:
+    bench = waiting
+    assert bench.report("0001", 2, 0.5) == STOP
+    assert bench.scheduler.promotable(last=False) is None
+    assert bench.scheduler.promotable(last=True) == "0001"
+    bench.scheduler.promoted("0001")
+    bench.recorder.resumed("0001")
+    assert bench.report("0002", 2, 0.4) == STOP
+    assert bench.scheduler.promotable(last=True) is None
+    bench.scheduler.give_up()
+    ended = bench.recorder.board.trials["0002"]
+    assert (ended.status, ended.cause) == ("stopped", "not among the best at epoch 2")
+    assert bench.recorder.board.trials["0001"].status == "running"
+
+
+def test_no_more_trials_wait_than_may_and_the_least_likely_end(
+    tmp_path: Path, recorder_in: Callable[[Path], Recorder]
+) -> None:
+    bench = Bench(tmp_path, recorder_in(tmp_path), promote=True, waiting=2, reduction=4)
+    for number, dense in enumerate((0.2, 0.3, 0.1), 1):
+        assert bench.report(f"{number:04d}", 2, dense) == STOP
+    assert {t.trial: t.status for t in bench.recorder.board.snapshot()} == {
+        "0001": "waiting",
+        "0002": "waiting",
+        "0003": "stopped",
+    }
+    assert bench.report("0004", 2, 0.01) == STOP
+    assert bench.recorder.board.trials["0004"].status == "stopped"
+    assert bench.scheduler.promotable(last=False) == "0002", "the one that ended is still compared with"
+
+
+@pytest.mark.parametrize("scheduler", ["halving", "hyperband", "median", "none"])
+@given(STEPS)
+@settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_killed_search_decides_as_one_that_was_not(
+    tmp_path_factory: pytest.TempPathFactory, scheduler: str, steps: list[tuple[int, float, bool]]
+) -> None:
+    """Two of each, told the same; one is killed and replayed where the steps say so."""
+    benches, journals = [], []
+    for _ in range(2):
+        folder = tmp_path_factory.mktemp("bench")
+        journals.append(Journal.open(folder / "journal.jsonl"))
+        benches.append(Bench(folder, Recorder(journals[-1]), promote=True, scheduler=scheduler))
+    epochs: Counter[str] = Counter()
+    try:
+        for number, dense, killed in steps:
+            trial = f"{number:04d}"
+            if epochs[trial] == 8 or (epochs[trial] and benches[0].recorder.board.trials[trial].status != "running"):
+                continue
+            epochs[trial] += 1
+            lift = 9.0 if dense > 0.1 else 0.0
+            said = [bench.report(trial, epochs[trial], dense, lift=lift) for bench in benches]
+            assert said[0] == said[1]
+            for bench in benches:
+                if bench.recorder.decided(trial):
+                    bench.recorder.end(trial, "interrupted")
+                if (waited := bench.scheduler.promotable(last=killed)) is not None:
+                    bench.scheduler.promoted(waited)
+                    bench.recorder.resumed(waited)
+            if killed:
+                journals[1].close()
+                folder = benches[1].path.parent
+                journals[1] = Journal.open(folder / "journal.jsonl")
+                again = Bench(folder, Recorder(journals[1]), promote=True, scheduler=scheduler)
+                again.recorder.replay([again.scheduler.replayed])
+                again.scheduler.settle()
+                again.trials = benches[1].trials
+                benches[1] = again
+            statuses = [{t.trial: t.status for t in bench.recorder.board.snapshot()} for bench in benches]
+            assert statuses[0] == statuses[1]
+    finally:
+        for journal in journals:
+            journal.close()
+
+
+def test_a_wait_that_a_result_called_for_is_written_after_a_kill_between_the_two(
+    waiting: Bench, recorder_in: Callable[[Path], Recorder]
+) -> None:
+    waiting.report("0001", 2, 0.8)
+    lines = waiting.path.read_bytes().splitlines(keepends=True)
+    assert json.loads(lines[-1])["kind"] == "wait"
+    cut = waiting.path.parent / "cut"
+    cut.mkdir()
+    (cut / "journal.jsonl").write_bytes(b"".join(lines[:-1]))
+    again = Bench(cut, recorder_in(cut), promote=True)
+    again.recorder.replay([again.scheduler.replayed])
+    assert again.recorder.board.trials["0001"].status == "running"
+    again.scheduler.settle()
+    assert again.recorder.board.trials["0001"].status == "waiting"

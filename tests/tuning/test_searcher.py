@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
 from tunelab.errors import SpaceError
@@ -17,7 +16,8 @@ from tunelab.models import chains, locate, starts
 from tunelab.preprocessing import Preprocessing, chain_of
 from tunelab.space import Space, load_space, shipped
 from tunelab.tuning.record import Recorder
-from tunelab.tuning.searcher import SpaceSearcher
+from tunelab.tuning.scheduler import RecordingScheduler
+from tunelab.tuning.searcher import SpaceSearcher, fitting
 
 pytestmark = pytest.mark.ray
 
@@ -26,10 +26,17 @@ Open = Callable[[Path], Recorder]
 
 
 def searcher(
-    space: Space, folder: Path, opened: Open, samples: dict[Preprocessing, int] | None = None, seed: int = 0
+    space: Space,
+    folder: Path,
+    opened: Open,
+    samples: dict[Preprocessing, int] | None = None,
+    seed: int = 0,
+    trials: int | None = None,
 ) -> tuple[SpaceSearcher, Recorder]:
     recorder = opened(folder)
-    return SpaceSearcher(space, starts(space), recorder, samples=samples or {Preprocessing(): 160}, seed=seed), recorder
+    fit = fitting(space, samples or dict.fromkeys(chains(space), 160))
+    scheduler = RecordingScheduler(space.early_stopping, space.epochs.max, recorder)
+    return SpaceSearcher(space, starts(space), recorder, scheduler, fit=fit, seed=seed, trials=trials), recorder
 
 
 def suggested(search: SpaceSearcher, key: str) -> dict[str, Any]:
@@ -65,20 +72,78 @@ def test_configurations_to_try_first_come_first_and_then_the_space(tmp_path: Pat
     assert [r["kind"] for r in read(tmp_path / "journal.jsonl")][:4] == ["suggestion", "result", "decision", "end"]
 
 
-def test_the_sampler_is_told_the_best_value_and_failures_as_such(tmp_path: Path, recorder_in: Open) -> None:
+def test_the_sampler_is_told_the_best_value_and_failures_as_such(
+    tmp_path: Path, recorder_in: Open, told: Callable[..., dict[str, Any]]
+) -> None:
     search, recorder = searcher(load_space(shipped("quick.yaml")), tmp_path, recorder_in)
     for i, dense in enumerate((0.3, math.nan, 0.0)):
         finish(search, recorder, f"k{i}", suggested(search, f"k{i}")["trial"], dense)
     suggested(search, "k3")
     search.on_trial_complete("k3", error=True)
-    states = [(t.state, t.value) for t in search._study.trials]
-    assert states == [
-        (TrialState.COMPLETE, 0.3),
-        (TrialState.FAIL, None),
-        (TrialState.COMPLETE, 0.0),
-        (TrialState.FAIL, None),
+    for i, (kind, dense) in enumerate([("stopped", 0.7), ("waiting", 0.6), ("running", 0.5)], 4):
+        trial = suggested(search, f"k{i}")["trial"]
+        for epoch in (1, 2):
+            recorder.result(trial, told(epoch, tune_average_precision=dense / epoch))
+        if kind == "stopped":
+            recorder.decision(trial, epoch=2, by="asha", status="stopped", cause="not among the best")
+        elif kind == "waiting":
+            recorder.wait(trial, 2)
+        if kind != "running":
+            search.on_trial_complete(f"k{i}")
+    assert search._proposals is not None
+    there = search._proposals.history(recorder.board.snapshot()).trials
+    assert [(t.state.name, t.values, t.intermediate_values) for t in there] == [
+        ("COMPLETE", [0.3], {}),
+        ("FAIL", None, {}),
+        ("COMPLETE", [0.0], {}),
+        ("FAIL", None, {}),
+        ("PRUNED", None, {2: 0.7}),
+        ("PRUNED", None, {2: 0.6}),
+        ("RUNNING", None, {}),
     ]
     assert recorder.board.trials["0004"].status == "failed"
+
+
+def test_a_trial_that_waits_has_no_end_and_goes_on_before_new_ones(
+    tmp_path: Path, recorder_in: Open, told: Any
+) -> None:
+    search, recorder = searcher(load_space(shipped("quick.yaml")), tmp_path, recorder_in, trials=8)
+    scheduler = search._waiting
+    assert isinstance(scheduler, RecordingScheduler)
+    configs = [suggested(search, f"k{i}") for i in range(8)]
+    assert search.suggest("k8") is None, "one that runs may come to wait, and go on"
+    for i, config in enumerate(configs[4:], 4):
+        dense = 1 - 0.1 * i
+        metrics = {"tune_average_precision": dense, "tune_lift": 9.0}
+        assert scheduler.stopping.tell(config["trial"], 6, dense, floored=False) == "wait"
+        recorder.result(config["trial"], told(6, **metrics))
+        recorder.wait(config["trial"], 6)
+        search.on_trial_complete(f"k{i}")
+    assert [r["kind"] for r in read(tmp_path / "journal.jsonl")].count("end") == 0
+    again = suggested(search, "k9")
+    assert again == configs[4]
+    assert recorder.board.trials["0005"].status == "running"
+    assert search.suggest("k10") is None
+    for i in range(4):
+        finish(search, recorder, f"k{i}", configs[i]["trial"], 0.1)
+    assert search.suggest("k11") is None
+    finish(search, recorder, "k9", "0005", 0.9)
+    assert search.suggest("k12") == Searcher.FINISHED
+    scheduler.give_up()
+    assert {t.status for t in recorder.board.snapshot()} == {"finished", "stopped"}
+
+
+def test_no_two_proposals_are_equal_and_a_space_without_more_ends_the_search(tmp_path: Path, recorder_in: Open) -> None:
+    path = tmp_path / "small.yaml"
+    path.write_text("families:\n  lstm: {units: {choice: [[4], [8]]}, dropout: {choice: [0, 0.1]}, l2: 0}\n")
+    search, recorder = searcher(load_space(path), tmp_path, recorder_in)
+    proposed = []
+    for i in range(4):
+        proposed.append(suggested(search, f"k{i}"))
+        finish(search, recorder, f"k{i}", proposed[-1]["trial"], 0.1)
+    assert len({str(config["params"]) for config in proposed}) == 4
+    assert search.suggest("k4") == Searcher.FINISHED
+    assert search.exhausted
 
 
 def test_fixed_configurations_end_the_search(tmp_path: Path, recorder_in: Open) -> None:
@@ -89,6 +154,9 @@ def test_fixed_configurations_end_the_search(tmp_path: Path, recorder_in: Open) 
     for i in range(16):
         trial = suggested(search, f"k{i}")["trial"]
         names.append(recorder.board.trials[trial].name)
+    assert search.suggest("k16") is None, "one that runs may come to wait"
+    for i in range(16):
+        finish(search, recorder, f"k{i}", f"{i + 1:04d}", 0.1)
     assert names[0] == "lstm1"
     assert names[-1] == "convrnn6"
     assert search.suggest("k16") == Searcher.FINISHED
@@ -115,7 +183,7 @@ def test_proposals_that_do_not_fit_the_samples_are_replaced(tmp_path: Path, reco
         "families:\n"
         "  conv_rnn:\n"
         "    convolutions: [{filters: 4, kernel: 3, stride: 1}]\n"
-        "    reduce: flatten\n    dense: {units: 4, activation: relu}\n    units: [4]\n    dropout: 0\n    l2: 0\n"
+        "    reduce: flatten\n    dense: {units: 4, activation: relu}\n    units: [4]\n    dropout: 0\n    l2: {uniform: [0, 1]}\n"
     )
     fixed = path.read_text()
     path.write_text(fixed.replace("[{filters: 4, kernel: 3, stride: 1}]", CONVOLUTIONS))
@@ -135,7 +203,7 @@ def test_proposals_that_do_not_fit_the_samples_are_replaced(tmp_path: Path, reco
     path.write_text(fixed.replace("kernel: 3", "kernel: 64"))
     (tmp_path / "none").mkdir()
     search, _ = searcher(load_space(path), tmp_path / "none", recorder_in, samples={Preprocessing(): 20})
-    with pytest.raises(SpaceError, match=r"100 proposals in a row do not fit the data; the last: convolutions\.0"):
+    with pytest.raises(SpaceError, match=r"1010 proposals in a row do not fit the data; the last: convolutions\.0"):
         search.suggest("k0")
 
 

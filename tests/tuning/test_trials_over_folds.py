@@ -53,7 +53,7 @@ class Bench:
     def __init__(self, folder: Path, recorder: Recorder) -> None:
         self.path = folder / "journal.jsonl"
         self.recorder = recorder
-        self.scheduler = RecordingScheduler(EarlyStopping(grace=2, reduction=2), 8, recorder)
+        self.scheduler = RecordingScheduler(EarlyStopping(grace=2, reduction=2, promote=False), 8, recorder)
         self.trials: dict[str, Any] = {}
 
     def report(self, trial: str, fold: int, epoch: int, dense: float, **said: Any) -> str:

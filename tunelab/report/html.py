@@ -85,7 +85,7 @@ def _context(facts: Facts) -> dict[str, Any]:
     }
 
 
-_STATUSES = ("finished", "stopped", "failed", "interrupted", "running")
+_STATUSES = ("finished", "stopped", "failed", "interrupted", "waiting", "running")
 _HAND_RUN_POSITIVES, _HAND_RUN_TRACES = 3560, 30_000
 
 

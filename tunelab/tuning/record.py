@@ -60,7 +60,7 @@ class Recorder:
         self._write("suggestion", trial=trial, name=name, seed=seed, family=family, params=params, point=point)
 
     def resumed(self, trial: str) -> None:
-        """An unfinished trial that may go on."""
+        """A trial that was unfinished or waited, and may go on."""
         self._write("resumed", trial=trial, epoch=epoch_of(self.board.trials[trial]))
 
     def result(self, trial: str, told: Mapping[str, Any]) -> bool:
@@ -115,6 +115,10 @@ class Recorder:
         """A trial that is not to go on, and what its end will be called."""
         self._verdicts[trial] = (status, cause)
         self._write("decision", trial=trial, epoch=epoch, action="stop", by=by, status=status, cause=cause)
+
+    def wait(self, trial: str, epoch: int) -> None:
+        """A trial that waits at a rung."""
+        self._write("wait", trial=trial, epoch=epoch)
 
     def decided(self, trial: str) -> bool:
         """Whether a trial is not to go on."""

@@ -71,6 +71,8 @@ class Reporter:
         elif kind in ("result", "pooled") and best is trial and self._best != (trial.trial, trial.pooled is None):
             self._best = (trial.trial, trial.pooled is None)
             self._say(f"leads: {self._line(trial)}")
+        elif kind == "wait":
+            self._say(f"waits: {self._line(trial)}")
         elif kind == "resumed":
             self._say(f"goes on: {self._line(trial)}")
         elif kind == "failure":

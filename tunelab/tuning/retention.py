@@ -40,7 +40,7 @@ class Retention:
         Raises:
             StorageError: a file cannot be removed.
         """
-        if kind != "end" or trial.unfinished:
+        if kind != "end" or not trial.over:
             return
         best = self._best()
         for name in (self._kept - best) | {trial.trial}:
@@ -61,7 +61,7 @@ class Retention:
         """
         self._kept = self._best()
         for trial in self._board.snapshot():
-            if not trial.unfinished:
+            if trial.over:
                 self._drop(trial, kept=trial.trial in self._kept)
         found = self._store.list(CHECKPOINTS)
         known = dict.fromkeys(sorted({key.split("/")[1] for key in found}), 0)
@@ -80,7 +80,7 @@ class Retention:
         """
         found = _OF_A_TRIAL.match(key)
         trial = self._board.trials.get(found["trial"]) if found else None
-        if trial is None or trial.unfinished:
+        if trial is None or not trial.over:
             return False
         return bool(left_over([key], trial.trial, self._files(trial, kept=trial.trial in self._best())))
 
@@ -89,7 +89,7 @@ class Retention:
         return [stored.file for stored in trial.stored()] if kept else []
 
     def _best(self) -> set[str]:
-        over = [trial.trial for trial in self._board.ranked() if not trial.unfinished]
+        over = [trial.trial for trial in self._board.ranked() if trial.over]
         return set(over[: self._keep])
 
     def _drop(self, trial: Trial, *, kept: bool) -> None:

@@ -118,12 +118,16 @@ def _assemble(search: _Search) -> None:
     """Searcher and scheduler, with what the journal tells them."""
     from tunelab.tuning.node_store import NodeStore
     from tunelab.tuning.scheduler import RecordingScheduler
-    from tunelab.tuning.searcher import SpaceSearcher
+    from tunelab.tuning.searcher import SpaceSearcher, fitting
     from tunelab.tuning.trainable import TrialSettings
 
     plan, recorder = search.plan, search.recorder
+    search.scheduler = RecordingScheduler(
+        plan.space.early_stopping, plan.max_epochs, recorder, plan.options.max_failures
+    )
     search.settings = TrialSettings(
         max_epochs=plan.max_epochs,
+        rungs=frozenset(search.scheduler.stopping.rungs),
         patience=plan.patience,
         cpus=plan.cpus,
         gpus=search.gpus,
@@ -135,10 +139,13 @@ def _assemble(search: _Search) -> None:
         debug=plan.debug,
     )
     search.searcher = SpaceSearcher(
-        plan.space, starts(plan.space), recorder, samples=plan.samples, seed=plan.options.seed
-    )
-    search.scheduler = RecordingScheduler(
-        plan.space.early_stopping, plan.max_epochs, recorder, plan.options.max_failures
+        plan.space,
+        starts(plan.space),
+        recorder,
+        search.scheduler,
+        fit=fitting(plan.space, plan.samples),
+        seed=plan.options.seed,
+        trials=plan.trials,
     )
     recorder.replay([search.scheduler.replayed, search.searcher.replayed])
     if outside := search.searcher.unknown:
@@ -199,6 +206,7 @@ _LOG: Mapping[str, Callable[[Any, Trial], None]] = {
     "failure": lambda logs, trial: None,
     "note": lambda logs, trial: None,
     "decision": lambda logs, trial: None,
+    "wait": lambda logs, trial: None,
     "end": lambda logs, trial: logs.end(trial),
 }
 
@@ -216,22 +224,26 @@ def _go_on(search: _Search) -> None:
 
     plan, recorder = search.plan, search.recorder
     search.scheduler.settle()
-    for trial in [t for t in recorder.board.snapshot() if t.unfinished and recorder.decided(t.trial)]:
-        recorder.end(trial.trial, "interrupted")
-        search.searcher.ended(trial.trial)
+    for trial in recorder.board.snapshot():
+        if trial.unfinished and recorder.decided(trial.trial):
+            recorder.end(trial.trial, "interrupted")
+        if not trial.unfinished:
+            search.searcher.ended(trial.trial)
     budget = plan.options.time_budget
     left = None if budget is None else budget - search.spent - (time.monotonic() - plan.begun)
     if left is None or left > 0 or not recorder.board.trials:
-        unfinished = search.searcher.go_on()
-        new = -1 if plan.trials is None else max(plan.trials - search.searcher.suggested, 0)
-        if new < 0 or new + unfinished:
-            _tune(search, new if new < 0 else new + unfinished, None if left is None else max(left, 1.0))
+        search.searcher.go_on()
+        _tune(search, None if left is None else max(left, 1.0))
+    if search.searcher.exhausted:
+        plain(search.console, "The space has nothing more to offer that was not tried.")
     cause = "ended by the user" if received() else "the time was over"
     for trial in [t for t in recorder.board.snapshot() if t.status == "running"]:
         recorder.end(trial.trial, "interrupted", cause)
+    if not received():  # those that wait may go on when the search does
+        search.scheduler.give_up()
 
 
-def _tune(search: _Search, trials: int, seconds: float | None) -> None:
+def _tune(search: _Search, seconds: float | None) -> None:
     """Ray Tune's part, until all trials are over, the time is, or a signal came."""
     from ray import tune
 
@@ -247,7 +259,7 @@ def _tune(search: _Search, trials: int, seconds: float | None) -> None:
             tune_config=tune.TuneConfig(
                 search_alg=search.searcher,
                 scheduler=search.scheduler,
-                num_samples=trials,
+                num_samples=-1,  # the searcher counts: a trial that waited and goes on is no new one
                 max_concurrent_trials=search.concurrent,
                 time_budget_s=seconds,
                 reuse_actors=True,

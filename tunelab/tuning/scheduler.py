@@ -1,9 +1,14 @@
-"""Which trials go on: asynchronous successive halving on a dense metric, every result recorded first.
+"""Which trials go on: early stopping on a dense metric, every result recorded first.
 
 Validation F1 is zero for most models most of the time, so halving on it stops nothing; average precision on the tune
-split moves long before. How it is compared is in :mod:`tunelab.halving`; this is its place in Ray. A trial that trained
-all its epochs or shards, ran out of patience or failed says so in its result, and is ended here too: all results take
-one way. Configurations to try first pass the early rungs, whatever they come to there.
+split moves long before. How it is compared is in :mod:`tunelab.stopping`; this is its place in Ray. A trial that
+trained all its epochs or shards, ran out of patience or failed says so in its result, and is ended here too: all
+results take one way.
+
+A trial that waits at a rung is over for Ray, so that it holds no place among those that run at the same time and
+nothing can hang for it: Ray's own PAUSE does (``max_concurrent_trials`` counts paused trials, and ``fit`` ends only
+when none is left). When it may go on, the searcher hands it out again as it does an unfinished one, and it goes on
+from its checkpoint.
 
 Where the data set has folds, trials are compared on the first one alone, so that a poor one costs one fold. Results of
 later folds are recorded and nothing else.
@@ -22,10 +27,11 @@ from typing import Any
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from tunelab.errors import StorageError
-from tunelab.halving import Halving, Rules, Verdict
+from tunelab.halving import Verdict
 from tunelab.journal import Record
 from tunelab.ranking import Pooled
 from tunelab.space import EarlyStopping
+from tunelab.stopping import stopping
 from tunelab.tuning.losses import cause_of, is_doubtful, is_node_lost, last_error, nodes_alive
 from tunelab.tuning.record import Recorder, epoch_of
 
@@ -45,7 +51,7 @@ class _Doubt:
 
 
 class RecordingScheduler(FIFOScheduler):  # type: ignore[misc]
-    """One bracket of halving over epochs, on the highest average precision on the tune split so far.
+    """Early stopping on the highest average precision on the tune split so far.
 
     Args:
         rules: of early stopping.
@@ -56,15 +62,8 @@ class RecordingScheduler(FIFOScheduler):  # type: ignore[misc]
 
     def __init__(self, rules: EarlyStopping, max_epochs: int, recorder: Recorder, max_failures: int = 3) -> None:
         super().__init__()
-        self.halving = Halving(
-            Rules(
-                max_epochs=max_epochs,
-                grace=min(rules.grace, max_epochs),
-                reduction=rules.reduction,
-                promoting=False,
-                collapse=rules.collapse,
-            )
-        )
+        self.stopping = stopping(rules, max_epochs)
+        self._most_waiting = rules.waiting
         self._recorder = recorder
         self._max_failures = max_failures
         self._nodes: set[str] = set()
@@ -80,8 +79,10 @@ class RecordingScheduler(FIFOScheduler):  # type: ignore[misc]
             self._due.pop(trial, None)
             if by := record.get("ended") or verdict:
                 self._due[trial] = (epoch, by)
-        elif record["kind"] in ("decision", "end"):
+        elif record["kind"] in ("decision", "wait", "end", "resumed"):
             self._due.pop(record["trial"], None)
+            if record["kind"] in ("end", "resumed"):
+                self.stopping.promote(record["trial"])
 
     def settle(self) -> None:
         """Decide what the results of an earlier process called for and it was killed before it wrote down."""
@@ -89,6 +90,29 @@ class RecordingScheduler(FIFOScheduler):  # type: ignore[misc]
             if not self._recorder.decided(trial):
                 self._decide(trial, epoch, by)
         self._due.clear()
+
+    def promotable(self, *, last: bool) -> str | None:
+        """A trial that waits and may go on; it goes on once the recorder has said so to :meth:`promoted`.
+
+        Args:
+            last: whether no new trials will come.
+        """
+        return self.stopping.promotable(last=last)
+
+    def promoted(self, trial: str) -> None:
+        """A trial goes on, or is over: it waits no longer."""
+        self.stopping.promote(trial)
+
+    def give_up(self, most: int = 0) -> None:
+        """End the trials that wait, all or but for those most likely to go on.
+
+        Args:
+            most: that may wait on.
+        """
+        for trial in self.stopping.waiting()[most:]:
+            self.stopping.promote(trial)
+            waited = self._recorder.board.trials[trial]
+            self._recorder.end(trial, "stopped", not_among_the_best(epoch_of(waited)))
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
         """Look which nodes there are. There is one bracket, which a trial enters with its first result."""
@@ -112,9 +136,10 @@ class RecordingScheduler(FIFOScheduler):  # type: ignore[misc]
         for text in result["notes"]:
             self._recorder.note(ours, text)
         epoch, fold = int(result["epoch"]), int(result["fold"])
+        news = False
         if epoch:
             metrics = {k.removeprefix("metrics/"): v for k, v in result.items() if k.startswith("metrics/")}
-            self._recorder.result(ours, {**result, "metrics": metrics})
+            news = self._recorder.result(ours, {**result, "metrics": metrics})
         for pooled in result["pooled"]:
             self._recorder.pooled(ours, Pooled.of_record(pooled))
         if result["failed"]:
@@ -123,7 +148,7 @@ class RecordingScheduler(FIFOScheduler):  # type: ignore[misc]
             return STOP
         if fold:  # trained to its end: whether the trial is good enough was decided on the first
             return self._decide(ours, epoch, result["ended"]) if result["ended"] else CONTINUE
-        by = self._judge(ours, epoch)
+        by = self._judge(ours, epoch) if news else ""  # what is told again was judged when it was news
         if result["ended"] or by:
             return self._decide(ours, epoch, result["ended"] or by)
         return CONTINUE
@@ -173,7 +198,7 @@ class RecordingScheduler(FIFOScheduler):  # type: ignore[misc]
     def _judge(self, ours: str, epoch: int) -> Verdict:
         """What is said of a trial at an epoch of its first fold; the same from the journal as from a live trial."""
         recorder = self._recorder
-        return self.halving.tell(
+        return self.stopping.tell(
             ours,
             epoch,
             recorder.best_dense(ours),
@@ -182,9 +207,18 @@ class RecordingScheduler(FIFOScheduler):  # type: ignore[misc]
         )
 
     def _decide(self, ours: str, epoch: int, by: str) -> str:
+        if by == "wait":
+            self._recorder.wait(ours, epoch)
+            self.give_up(self._most_waiting)
+            return STOP
         cause = {
-            "asha": f"not among the best at epoch {epoch}",
+            "asha": not_among_the_best(epoch),
             "collapse": f"still on the floor at epoch {epoch}: its average precision is that of chance",
         }.get(by, "")
         self._recorder.decision(ours, epoch=epoch, by=by, status="stopped" if cause else "finished", cause=cause)
         return STOP
+
+
+def not_among_the_best(epoch: int) -> str:
+    """Why a trial that was compared with others ended."""
+    return f"not among the best at epoch {epoch}"

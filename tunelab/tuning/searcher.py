@@ -1,67 +1,84 @@
-"""Which params to try next: configurations to try first, then Optuna's Tree-structured Parzen Estimator.
+"""Which trial to start next: unfinished ones, those that waited and may go on, configurations to try first, proposals.
 
-The sampler models the conditional space in groups (``multivariate``, ``group``: Optuna, after Bergstra et al. 2011)
-and is told the highest average precision on the tune split that a trial reached, never a validation score. Ray's own
-``OptunaSearch`` leaves a trial without a value running for ever and tells the last value instead of the best; this
-one is written on the same two interfaces, Ray's ``Searcher`` and Optuna's ask and tell.
+A proposal comes from :mod:`tunelab.tuning.proposals`, whose samplers are told the highest average precision on the tune
+split that a trial reached, never a validation score. Ray's own ``OptunaSearch`` leaves a trial without a value running
+for ever and tells the last value instead of the best; this one is written on Ray's ``Searcher`` and on what Optuna
+offers below it.
 
-A resumed search fills the study from the journal and first hands out the trials that are unfinished. The sampler draws
-each proposal from a seed of its own number, so that what is proposed depends on what is known and on nothing else: a
-search that was killed and resumed proposes what it would have proposed.
+A resumed search takes in the journal and first hands out the trials that are unfinished. What is proposed depends on
+what is known and on nothing else: a search that was killed and resumed proposes what it would have proposed. No two
+proposals are equal; where a space has no more to offer the search ends.
 """
 
 from __future__ import annotations
 
-import json
-import math
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
-import optuna
-from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
-from tunelab.domains import Choice, Domain, Float, Int, Outside
-from tunelab.errors import ModelError, SpaceError
+from tunelab.errors import SpaceError
 from tunelab.journal import Record
-from tunelab.models import check_fit, locate, normalise
+from tunelab.models import check_fit, normalise
 from tunelab.preprocessing import Preprocessing, chain_of
 from tunelab.ranking import Trial
 from tunelab.space import Space, Start
+from tunelab.tuning.proposals import Proposals, key_of
 from tunelab.tuning.record import Recorder
 
-ASKS = 100
-"""How often a proposal that does not fit the samples is replaced before the space is given up."""
+Fit = Callable[[dict[str, Any]], dict[str, Any]]
+"""Params in full of what a space proposed; raises ModelError where no model can be built of them."""
+
+
+class Waiting(Protocol):
+    """Who knows the trials that wait; :class:`~tunelab.tuning.scheduler.RecordingScheduler` in a search."""
+
+    def promotable(self, *, last: bool) -> str | None:
+        """One that may go on."""
+
+    def promoted(self, trial: str) -> None:
+        """It goes on."""
 
 
 class SpaceSearcher(Searcher):  # type: ignore[misc]
-    """Proposes trials of a space and records each before Ray hears of it."""
+    """Hands out trials of a space and records each before Ray hears of it.
+
+    Args:
+        space: what is searched.
+        starts: the configurations to try first.
+        recorder: of the run.
+        waiting: who knows the trials that wait.
+        fit: makes params that can be trained.
+        seed: of the search.
+        trials: how many there may be; None: no limit.
+    """
 
     def __init__(
         self,
         space: Space,
         starts: Sequence[tuple[Start, dict[str, Any]]],
         recorder: Recorder,
+        waiting: Waiting,
         *,
-        samples: Mapping[Preprocessing, int],
+        fit: Fit,
         seed: int,
+        trials: int | None = None,
     ) -> None:
         super().__init__(metric="tune_average_precision", mode="max")
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self._study = optuna.create_study(direction="maximize")
         self._space = space
         self._starts = list(starts)
         self._recorder = recorder
-        self._samples = samples
+        self._waiting = waiting
+        self._fit = fit
         self._seed = seed
+        self._trials = trials
+        self._proposals = Proposals(space, seed, self._values) if space.families else None
+        self._tried: set[str] = set()
+        self._exhausted = False
         self._unfinished: list[str] = []
         self._ours: dict[str, str] = {}
-        self._asked: dict[str, int] = {}
         self.unknown: list[str] = []
         """Trials of the journal whose params this space does not hold; the sampler learns nothing from them."""
 
@@ -70,12 +87,14 @@ class SpaceSearcher(Searcher):  # type: ignore[misc]
         if record["kind"] == "suggestion":
             trial = self._recorder.board.trials[record["trial"]]
             self._starts = [start for start in self._starts if not trial.name or start[0].name != trial.name]
+            if self._proposals is not None and not trial.name and self._proposals.keeps_books:
+                self._propose(self._proposals, trial.trial)  # once more, so that the books say what they said
             self._enter(trial)
-        elif record["kind"] == "end" and not self._recorder.board.trials[record["trial"]].unfinished:
-            self._tell(record["trial"])
+        elif record["kind"] in ("wait", "end"):
+            self._told(record["trial"])
 
     def go_on(self) -> int:
-        """After the replay: hand the unfinished trials out before new ones.
+        """After the replay: hand the unfinished trials out before others.
 
         Returns:
             How many there are.
@@ -84,72 +103,97 @@ class SpaceSearcher(Searcher):  # type: ignore[misc]
         return len(self._unfinished)
 
     @property
-    def suggested(self) -> int:
-        """How many trials there are, in all."""
-        return len(self._recorder.board.trials)
+    def exhausted(self) -> bool:
+        """Whether the space had nothing more to offer that was not tried."""
+        return self._exhausted
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str:
-        """The next trial's configuration for :class:`~tunelab.tuning.trainable.KerasTrainable`."""
-        if self._unfinished:
-            one = self._recorder.board.trials[self._unfinished.pop(0)]
-            self._recorder.resumed(one.trial)
-        elif self._starts or self._space.families:
-            one = self._recorder.board.trials[self._new()]
-        else:
-            finished: str = Searcher.FINISHED
-            return finished
-        self._ours[trial_id] = one.trial
-        return {"trial": one.trial, "seed": one.seed, "params": dict(one.params)}
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """The next trial's configuration for :class:`~tunelab.tuning.trainable.KerasTrainable`.
+
+        None: whether there is one depends on trials that run.
+        """
+        one = self._next()
+        if one is not None:
+            self._ours[trial_id] = one.trial
+            return {"trial": one.trial, "seed": one.seed, "params": dict(one.params)}
+        if self._ours:
+            return None
+        finished: str = Searcher.FINISHED
+        return finished
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Record the end and tell the sampler the best value, or that there is none."""
+        """Record the end of a trial that does not wait."""
         trial = self._ours.pop(trial_id)
-        self._recorder.end(trial, "failed" if error else "interrupted")
+        if self._recorder.board.trials[trial].status != "waiting":
+            self._recorder.end(trial, "failed" if error else "interrupted")
         self.ended(trial)
 
     def ended(self, trial: str) -> None:
-        """A trial whose end was recorded without Ray: tell the sampler what it came to."""
-        self._tell(trial)
+        """A trial's end was recorded, or that it waits: tell the sampler what it came to."""
+        self._told(trial)
 
-    def _new(self) -> str:
-        number = self.suggested + 1
+    def _next(self) -> Trial | None:
+        """The trial that is to run; None if there is none now."""
+        if self._unfinished:
+            return self._resumed(self._unfinished.pop(0))
+        more = self._more()
+        waited = self._waiting.promotable(last=not more)
+        if waited is None and more:
+            if (new := self._new()) is not None:
+                return new
+            waited = self._waiting.promotable(last=True)
+        if waited is None:
+            return None
+        self._waiting.promoted(waited)
+        return self._resumed(waited)
+
+    def _resumed(self, trial: str) -> Trial:
+        self._recorder.resumed(trial)
+        return self._recorder.board.trials[trial]
+
+    def _more(self) -> bool:
+        """Whether new trials may come."""
+        if self._exhausted or (self._trials is not None and len(self._recorder.board.trials) >= self._trials):
+            return False
+        return bool(self._starts) or self._proposals is not None
+
+    def _new(self) -> Trial | None:
+        """A new trial; None, from then on, where the space has no more to offer."""
+        number = len(self._recorder.board.trials) + 1
         trial = f"{number:04d}"
-        seed = int(np.random.SeedSequence([self._seed, number]).generate_state(1)[0])
         name = ""
         if self._starts:
             start, params = self._starts.pop(0)
             name = start.name
         else:
-            params = self._fitting(trial, number)
+            proposed = self._propose(self._proposals, trial) if self._proposals is not None else None
+            if proposed is None:
+                self._exhausted = True
+                return None
+            params = proposed
+        seed = int(np.random.SeedSequence([self._seed, number]).generate_state(1)[0])
         self._recorder.suggestion(trial, name, seed, params, self._space.column_values(params))
-        if trial not in self._asked:
-            self._enter(self._recorder.board.trials[trial])
-        return trial
+        self._enter(self._recorder.board.trials[trial])
+        return self._recorder.board.trials[trial]
+
+    def _propose(self, proposals: Proposals, trial: str) -> dict[str, Any] | None:
+        known = [one for one in self._recorder.board.snapshot() if one.trial != trial]
+        try:
+            return proposals.propose(trial, known, self._fit, lambda params: key_of(params) in self._tried)
+        except SpaceError as error:
+            raise self._recorder.fail(error) from None
 
     def _enter(self, trial: Trial) -> None:
-        """Tell the study of a trial that it did not propose itself in this process."""
-        if not self._space.families:
-            return
-        try:
-            fixed = optuna.trial.FixedTrial(_encode(locate(self._space, trial.params)))
-        except (Outside, ModelError):
+        self._tried.add(key_of(trial.params))
+        if self._proposals is not None and not self._proposals.enter(trial):
             self.unknown.append(trial.trial)
-            return
-        self._space.propose(partial(_suggest, fixed))
-        self._study.add_trial(
-            optuna.trial.create_trial(state=TrialState.RUNNING, params=fixed.params, distributions=fixed.distributions)
-        )
-        self._asked[trial.trial] = len(self._study.get_trials(deepcopy=False)) - 1
 
-    def _tell(self, trial: str) -> None:
-        asked = self._asked.pop(trial, None)
-        best = self._recorder.best_dense(trial)
-        if asked is None:
-            return
-        if math.isnan(best) or self._recorder.board.trials[trial].status == "failed":
-            self._study.tell(asked, state=TrialState.FAIL)
-        else:
-            self._study.tell(asked, best)
+    def _told(self, trial: str) -> None:
+        if self._proposals is not None:
+            self._proposals.told(self._recorder.board.trials[trial])
+
+    def _values(self, trial: Trial) -> Sequence[float]:
+        return [self._recorder.best_dense(trial.trial)]
 
     def save(self, checkpoint_path: str) -> None:
         """Ray asks for a file; it holds nothing, since the journal is what a search is rebuilt from."""
@@ -158,53 +202,18 @@ class SpaceSearcher(Searcher):  # type: ignore[misc]
     def restore(self, checkpoint_path: str) -> None:
         """Nothing to restore from."""
 
-    def _fitting(self, trial: str, number: int) -> dict[str, Any]:
-        with _quiet():
-            self._study.sampler = optuna.samplers.TPESampler(
-                multivariate=True,
-                group=True,
-                constant_liar=True,
-                seed=int(np.random.SeedSequence([self._seed, number, 1]).generate_state(1)[0]),
-            )
-            for _ in range(ASKS):
-                asked = self._study.ask()
-                raw = self._space.propose(partial(_suggest, asked))
-                params = normalise(raw, self._space.source)
-                try:
-                    check_fit(params, self._samples[chain_of(params)])
-                except ModelError as error:
-                    self._study.tell(asked, state=TrialState.FAIL)
-                    why = error
-                else:
-                    self._asked[trial] = asked.number
-                    return params
-        say = f"{self._space.source}: {ASKS} proposals in a row do not fit the data; the last: {why}"
-        raise self._recorder.fail(SpaceError(say))
 
+def fitting(space: Space, samples: Mapping[Preprocessing, int]) -> Fit:
+    """Params in full, of models that can be built on the data set.
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the notices that options of Optuna may change."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        yield
+    Args:
+        space: whose proposals they are.
+        samples: of a trace, after each chain of preprocessing.
+    """
 
+    def fit(raw: dict[str, Any]) -> dict[str, Any]:
+        params = normalise(raw, space.source)
+        check_fit(params, samples[chain_of(params)])
+        return params
 
-def _suggest(asked: optuna.trial.BaseTrial, name: str, domain: Domain) -> Any:
-    if isinstance(domain, Float):
-        return asked.suggest_float(name, domain.low, domain.high, log=domain.log)
-    if isinstance(domain, Int):
-        return asked.suggest_int(name, domain.low, domain.high, log=domain.log, step=domain.step)
-    if isinstance(domain, Choice):
-        by_code = {_code(option): option for option in domain.options}
-        return by_code[asked.suggest_categorical(name, list(by_code))]
-    raise TypeError(f"{name}: {type(domain).__name__}")
-
-
-def _encode(point: dict[str, Any]) -> dict[str, Any]:
-    return {name: _code(value) for name, value in point.items()}
-
-
-def _code(value: Any) -> Any:
-    """A value as Optuna takes it: lists and mappings as JSON."""
-    return json.dumps(value) if isinstance(value, list | dict) else value
+    return fit

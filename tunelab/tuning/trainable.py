@@ -46,6 +46,8 @@ class TrialSettings:
     """Seconds without an answer after which a training is taken for hung."""
     debug: bool
     """Whether a failed trial's cause carries its traceback."""
+    rungs: frozenset[int] = frozenset()
+    """Epochs after which trials may have to wait."""
 
     def process(self) -> WorkerProcess:
         """A process that trains, or evaluates."""
@@ -123,6 +125,7 @@ class KerasTrainable(tune.Trainable):  # type: ignore[misc]
             data=self._data,
             max_epochs=settings.max_epochs,
             patience=settings.patience,
+            rungs=settings.rungs,
             cpus=settings.cpus,
             gpus=settings.gpus,
             debug=settings.debug,

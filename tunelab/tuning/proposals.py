@@ -1,0 +1,284 @@
+"""What to try next, by Optuna's samplers, from what the leaderboard knows.
+
+========= ==================================================== ========================================================
+sampler   what it is                                           what it models
+========= ==================================================== ========================================================
+tpe       Tree-structured Parzen Estimator, multivariate, in   every dimension, together with those that exist beside it
+          groups, with a constant liar (Bergstra et al. 2011)
+gp        Gaussian process (needs PyTorch: the extra ``gp``)   dimensions that all families share; others are random
+cmaes     CMA-ES (Hansen 2016)                                 numbers that all families share; others are random
+nsga2     genetic algorithm (Deb et al. 2002)                  every dimension, by crossing the best
+qmc       scrambled Sobol points                               numbers that the first trial has; others are random
+random    even draws                                           none
+========= ==================================================== ========================================================
+
+``tpe`` and ``gp`` read a history that is made anew for each proposal, so that what is known of a trial may change: one
+that was stopped, or waits, is *pruned* with the highest value it came to, at the last epoch it came to, and is compared
+with others that came as far; one that goes on is running again. The history is bounded (:func:`bounded`), as a proposal
+takes longer the longer it is. ``cmaes``, ``nsga2`` and ``qmc`` keep books of their own within their study: it lives as
+long as the search, and is asked and told the same once more when a journal is replayed. They cannot use pruned trials
+and are told the value of a trial as soon as it stops, waits or ends.
+
+A proposal depends on what is known, the seed and its number, and on nothing else.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from tunelab.domains import Outside
+from tunelab.errors import ModelError, SpaceError
+from tunelab.ranking import Trial
+from tunelab.space import Sampler, Space
+from tunelab.tuning.optuna_space import ask_for, place
+
+MODELLED = 10
+"""Proposals of a sampler that may be in vain before even draws take their place."""
+DRAWN = 1000
+"""Even draws that may be in vain."""
+HISTORY = 500
+"""Trials that a model is made from at most, besides those that run."""
+BEST = 50
+"""Of them the best; the model's good ones are at most 25 (Optuna), or a tenth where there are several aims."""
+_BOOKKEEPERS = ("cmaes", "nsga2", "qmc")
+
+Values = Callable[[Trial], Sequence[float]]
+"""What a sampler is told of a trial, more is better; NaN where a value is undefined."""
+Place = tuple[dict[str, Any], dict[str, BaseDistribution]]
+
+
+class Proposals:
+    """Proposes params of a space.
+
+    Args:
+        space: with the name of its sampler.
+        seed: of the search.
+        values: what the sampler is told of a trial.
+        aims: how many values that are.
+
+    Raises:
+        SpaceError: the sampler cannot be had.
+    """
+
+    def __init__(self, space: Space, seed: int, values: Values, aims: int = 1) -> None:
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self._space = space
+        self._seed = seed
+        self._values = values
+        self._directions = [StudyDirection.MAXIMIZE] * aims
+        self._places: dict[str, Place] = {}
+        check_sampler(space, aims)
+        self._books: optuna.Study | None = None
+        self._asked: dict[str, int] = {}
+        """Trial -> its number in the books, until it is told."""
+        if space.sampler in _BOOKKEEPERS:
+            self._books = self._empty()
+
+    @property
+    def keeps_books(self) -> bool:
+        """Whether the sampler has to be asked once more for what it proposed before."""
+        return self._books is not None
+
+    def enter(self, trial: Trial) -> bool:
+        """Take note of a trial that there is, and say whether its params lie in the space: models know only such.
+
+        Args:
+            trial: as the board has it; its params never change.
+        """
+        try:
+            self._places[trial.trial] = place(self._space, trial.params)
+        except (Outside, ModelError):
+            return False
+        if self._books is not None:
+            self._book(self._books, trial.trial)
+        return True
+
+    def propose(
+        self,
+        trial: str,
+        known: Iterable[Trial],
+        fit: Callable[[dict[str, Any]], dict[str, Any]],
+        taken: Callable[[dict[str, Any]], bool],
+    ) -> dict[str, Any] | None:
+        """Params to try; None if none was found that has not been tried.
+
+        Args:
+            trial: the number it will have.
+            known: the trials there are.
+            fit: makes full params of what was proposed.
+            taken: whether they were tried, or are being tried.
+
+        Raises:
+            SpaceError: nothing fits the data. Whatever ``fit`` raises but ModelError.
+        """
+        why = repeated = None
+        with _quiet():
+            study = self._books if self._books is not None else self.history(known)
+            for turn in range(MODELLED + DRAWN):
+                if turn in (0, MODELLED):
+                    study.sampler = self._sampler(int(trial), drawn=turn > 0)
+                asked = study.ask()
+                try:
+                    params = fit(ask_for(self._space, asked))
+                except ModelError as error:
+                    why = error
+                else:
+                    if not taken(params):
+                        if self._books is not None:
+                            self._asked[trial] = asked.number
+                        return params
+                    repeated = params
+                study.tell(asked, state=TrialState.FAIL)
+        if repeated is None:
+            raise SpaceError(
+                f"{self._space.source}: {MODELLED + DRAWN} proposals in a row do not fit the data; the last: {why}"
+            )
+        return None
+
+    def told(self, trial: Trial) -> None:
+        """A trial stopped, waits or is over. Only books are kept of it; a history is made when it is needed."""
+        asked = self._asked.pop(trial.trial, None)
+        if self._books is None or asked is None:
+            return
+        values = self._values(trial)
+        with _quiet():
+            if trial.status == "failed" or any(map(math.isnan, values)):
+                self._books.tell(asked, state=TrialState.FAIL)
+            else:
+                self._books.tell(asked, list(values))
+
+    def _book(self, books: optuna.Study, trial: str) -> None:
+        """Take a trial into the books, unless it stands there as they proposed it."""
+        params, distributions = self._places[trial]
+        asked = self._asked.get(trial)
+        if asked is not None and books.get_trials(deepcopy=False)[asked].params == params:
+            return
+        if asked is not None:  # an earlier version proposed something else
+            books.tell(asked, state=TrialState.FAIL)
+        books.add_trial(optuna.trial.create_trial(state=TrialState.RUNNING, params=params, distributions=distributions))
+        self._asked[trial] = len(books.get_trials(deepcopy=False)) - 1
+
+    def history(self, known: Iterable[Trial]) -> optuna.Study:
+        """What a model is made from, of the trials there are; empty for even draws."""
+        study = self._empty()
+        if self._space.sampler == "random":
+            return study
+        there = [trial for trial in known if trial.trial in self._places]
+        study.add_trials([self._frozen(trial) for trial in bounded(there, self._values, HISTORY)])
+        return study
+
+    def _frozen(self, trial: Trial) -> FrozenTrial:
+        """A trial as Optuna is told of it."""
+        params, distributions = self._places[trial.trial]
+        values = self._values(trial)
+        state = TrialState.COMPLETE
+        more: dict[str, Any] = {}
+        if trial.unfinished:
+            state = TrialState.RUNNING
+        elif trial.status == "failed" or any(map(math.isnan, values)):
+            state = TrialState.FAIL
+        elif len(values) > 1 or trial.status == "finished":  # Optuna compares pruned trials by one value alone
+            more = {"values": list(values)}
+        else:
+            state, more = TrialState.PRUNED, {"intermediate_values": {trial.epochs[-1].epoch: values[0]}}
+        return optuna.trial.create_trial(state=state, params=params, distributions=distributions, **more)
+
+    def _empty(self) -> optuna.Study:
+        return optuna.create_study(directions=self._directions)
+
+    def _sampler(self, number: int, *, drawn: bool) -> BaseSampler:
+        """One with a seed of a proposal's own, so that a search that was killed goes on as it would have."""
+        own = int(np.random.SeedSequence([self._seed, number, 1 + drawn]).generate_state(1)[0])
+        name: Sampler = "random" if drawn else self._space.sampler
+        evenly = optuna.samplers.RandomSampler(seed=own)
+        if name == "tpe":
+            return optuna.samplers.TPESampler(multivariate=True, group=True, constant_liar=True, seed=own)
+        if name == "gp":
+            return optuna.samplers.GPSampler(seed=own, independent_sampler=evenly)
+        if name == "cmaes":
+            return optuna.samplers.CmaEsSampler(seed=own, independent_sampler=evenly, warn_independent_sampling=False)
+        if name == "nsga2":
+            return optuna.samplers.NSGAIISampler(seed=own)
+        if name == "qmc":  # a sequence goes on only under one seed
+            return optuna.samplers.QMCSampler(
+                scramble=True, seed=self._seed, independent_sampler=evenly, warn_independent_sampling=False
+            )
+        return evenly
+
+
+def check_sampler(space: Space, aims: int) -> None:
+    """Whether a space's sampler can be had, and can do with so many aims.
+
+    Raises:
+        SpaceError: says what is missing.
+    """
+    place = f"{space.source}: sampler: {space.sampler}"
+    if space.sampler == "gp" and importlib.util.find_spec("torch") is None:
+        raise SpaceError(f"{place}: needs PyTorch; install it with: pip install 'tunelab[gp]', or use tpe")
+    if space.sampler == "cmaes" and aims > 1:
+        raise SpaceError(f"{place}: knows one aim, and there are {aims} objectives; use tpe or nsga2")
+
+
+def bounded(trials: Sequence[Trial], values: Values, most: int) -> list[Trial]:
+    """Those that a model is made from, in their order: all that run, the best, and an even draw of the rest.
+
+    A model parts what it knows into few good ones and all others. The good ones stay as they are; of the others a
+    part gives the same picture.
+
+    Args:
+        trials: oldest first.
+        values: as the sampler is told.
+        most: how many, besides those that run.
+    """
+    over = [trial for trial in trials if not trial.unfinished]
+    if len(over) <= most:
+        return list(trials)
+    best = set(_best(over, values))
+    rest = [trial.trial for trial in over if trial.trial not in best]
+    kept = best | {rest[int(i)] for i in np.linspace(0, len(rest) - 1, most - len(best))}
+    return [trial for trial in trials if trial.unfinished or trial.trial in kept]
+
+
+def _best(over: Sequence[Trial], values: Values) -> list[str]:
+    """The :data:`BEST` ones in the order of Optuna: complete ones first, then those that came furthest.
+
+    With several aims, by the sum of their ranks in each.
+    """
+    told = {trial.trial: values(trial) for trial in over if trial.status != "failed"}
+    there = [t for t in over if t.trial in told and not any(map(math.isnan, told[t.trial]))]
+    if there and len(told[there[0].trial]) > 1:
+        table = np.array([told[t.trial] for t in there])
+        ranks = np.argsort(np.argsort(-table, axis=0), axis=0).sum(axis=1)
+        return [there[int(i)].trial for i in np.argsort(ranks, kind="stable")[:BEST]]
+
+    def order(trial: Trial) -> tuple[bool, int, float]:
+        pruned = trial.status != "finished"
+        return pruned, -trial.epochs[-1].epoch if pruned else 0, -told[trial.trial][0]
+
+    return [trial.trial for trial in sorted(there, key=order)[:BEST]]
+
+
+def key_of(params: Mapping[str, Any]) -> str:
+    """Equal for equal params."""
+    return json.dumps(params, sort_keys=True)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the notices that options of Optuna may change, and that a sampler draws some dimensions evenly."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        yield
