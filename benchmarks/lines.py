@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -10,7 +11,10 @@ from typing import Any
 
 
 def accumulate(
-    file: Path, wanted: Iterable[Mapping[str, Any]], do: Callable[[Mapping[str, Any]], dict[str, Any]], minutes: float
+    file: Path,
+    wanted: Iterable[Mapping[str, Any]],
+    do: Callable[[Mapping[str, Any]], dict[str, Any]],
+    minutes: float = math.inf,
 ) -> Iterator[dict[str, Any]]:
     """The lines of a file for all that is wanted: those that are there, and new ones until time is up.
 
@@ -18,7 +22,7 @@ def accumulate(
         file: of JSON lines; it is appended to, and goes on where it stopped.
         wanted: keys that tell one line from the others.
         do: what is to stand beside them.
-        minutes: after which nothing new is begun.
+        minutes: after which nothing new is begun; without it all is done.
     """
     end = time.monotonic() + 60 * minutes
     known = lines_of(file)
