@@ -167,7 +167,7 @@ class OptunaHyperband:
         self._unused = np.ones(len(self._cube), dtype=bool)
         self._storage = optuna.storages.InMemoryStorage()
         self._name = f"search-{setting.seed}"  # the pruner chooses brackets by it
-        self._study = optuna.create_study(
+        self.study = optuna.create_study(
             study_name=self._name,
             storage=self._storage,
             direction="minimize",
@@ -181,7 +181,7 @@ class OptunaHyperband:
         """The row nearest to what the sampler proposes."""
         if not self._unused.any():
             return None
-        asked = self._study.ask()
+        asked = self.study.ask()
         names = [f"x{i}" for i in range(self._cube.shape[1])]
         point = np.array([asked.suggest_float(name, 0, 1) for name in names])
         away = np.where(self._unused, np.square(self._cube - point).sum(axis=1), math.inf)
@@ -200,9 +200,9 @@ class OptunaHyperband:
         asked.report(loss, epoch)
         lowest = self._lowest[row] = min(self._lowest.get(row, math.inf), math.inf if math.isnan(loss) else loss)
         if epoch == self._epochs:
-            self._study.tell(asked, *((lowest,) if lowest < math.inf else (None, TrialState.FAIL)))
+            self.study.tell(asked, *((lowest,) if lowest < math.inf else (None, TrialState.FAIL)))
         elif asked.should_prune():
-            self._study.tell(asked, state=TrialState.PRUNED)
+            self.study.tell(asked, state=TrialState.PRUNED)
             return False
         return True
 
