@@ -12,6 +12,9 @@ given, no sample of others: the square root of the sum over tasks of (variance o
 by the number of tasks. The variance is that of a sample (seeds - 1), and seeds of one task draw differently from those
 of another. Tasks that are kept back from every choice made by looking at results stand apart from the others.
 
+The first column of TaskSet's curves is the loss before any training: what compares trials there compares noise, and
+``one_epoch_top_k`` chooses by nothing else. ``--skip 1`` leaves it out of all that is counted.
+
 Each finished (policy, task, seed) is a line of a file beside the JSON, named like it with ``.lines`` behind, and one
 that is there is not searched again: stop it, and call it again. Lines know curves, arguments and the versions of Ray
 and Optuna that they come from, not the code of a policy: after changing that, use another file.

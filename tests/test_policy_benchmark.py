@@ -15,7 +15,7 @@ from benchmarks import policy as benchmark
 from benchmarks.baselines import BASELINES, PATIENCE, Kind, OneEpochTopK, f1_like
 from benchmarks.lines import lines_of
 from benchmarks.policy import BUDGETS, KEPT_BACK, main, searched, summary
-from benchmarks.simulation import CHANCE, FLOOR, Epoch, Setting, read_curves, regret, simulate, unit_cube
+from benchmarks.simulation import CHANCE, FLOOR, Epoch, Setting, read_curves, regret, setting_of, simulate, unit_cube
 
 ROWS, EPOCHS = 90, 12
 TASKS = ("small", KEPT_BACK[0])
@@ -329,6 +329,18 @@ def test_a_benchmark_does_not_go_on_with_other_arguments_or_curves(curves, tmp_p
     np.savez(curves, **arrays)
     with pytest.raises(SystemExit, match=r"found\.json\.lines: curves: made with"):
         run(curves, to)
+
+
+def test_tasks_and_seeds_draw_differently_and_policies_alike(curves):
+    found = read_curves(curves)
+    drawn = [
+        setting_of(found, task, seed=seed, workers=8, budget=budget).drawn()
+        for task in TASKS
+        for seed in (0, 1)
+        for budget in BUDGETS
+    ]
+    assert drawn[::2] == drawn[1::2]
+    assert len(set(map(tuple, drawn))) == 4
 
 
 def test_epochs_in_front_can_be_left_out(curves):
