@@ -19,7 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.fitting import accumulate, deal_of, fit, paired
+from benchmarks.fitting import deal_of, fit, paired
+from benchmarks.lines import accumulate
 from tunelab import backend
 from tunelab.configuration import load_configuration
 from tunelab.models import normalise

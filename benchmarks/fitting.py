@@ -1,4 +1,4 @@
-"""What the benchmarks of models share: configurations trained on deals of a data set, a line of a file for each.
+"""What the benchmarks of models share: configurations trained on deals of a data set.
 
 A deal is a way to part the scans into splits, by the seed of that number. Weights are fitted on train, the epoch and
 the threshold are chosen on tune, and what is told is of validation; test is not touched.
@@ -6,10 +6,8 @@ the threshold are chosen on tune, and what is told is of validation; test is not
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import keras
@@ -75,49 +73,6 @@ def fit(params: Mapping[str, Any], data: Dataset, *, epochs: int, seed: int) -> 
         "f1": metrics.count(validation.labels, scores, threshold).f1,
         "counts": {name: [int(c.tp), int(c.fp), int(c.fn)] for name, c in zip(validation.scans, counts, strict=True)},
     }
-
-
-def accumulate(
-    file: Path, wanted: Iterable[Mapping[str, Any]], do: Callable[[Mapping[str, Any]], dict[str, Any]], minutes: float
-) -> Iterator[dict[str, Any]]:
-    """The lines of a file for all that is wanted: those that are there, and new ones until time is up.
-
-    Args:
-        file: of JSON lines; it is appended to, and goes on where it stopped.
-        wanted: keys that tell one line from the others.
-        do: what is to stand beside them.
-        minutes: after which nothing new is begun.
-    """
-    end = time.monotonic() + 60 * minutes
-    known = lines_of(file)
-    for keys in wanted:
-        found = next((line for line in known if all(line.get(key) == value for key, value in keys.items())), None)
-        if found is None:
-            if time.monotonic() > end:
-                continue
-            found = {**keys, **do(keys)}
-            append(file, found)
-        yield found
-
-
-def lines_of(file: Path) -> list[dict[str, Any]]:
-    """The lines of a file that are whole."""
-    found = []
-    for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else ():
-        try:
-            found.append(json.loads(line))
-        except ValueError:  # cut off when it was killed
-            continue
-    return found
-
-
-def append(file: Path, record: Mapping[str, Any]) -> None:
-    """A new line, also after one that was cut off."""
-    with file.open("ab+") as opened:
-        if size := opened.seek(0, 2):
-            opened.seek(size - 1)
-            opened.write(b"" if opened.read(1) == b"\n" else b"\n")
-        opened.write(json.dumps(record).encode() + b"\n")
 
 
 def pooled_f1(counts: NDArray[np.float64]) -> float:

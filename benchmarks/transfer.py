@@ -24,7 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
-from benchmarks.fitting import append, fit, lines_of
+from benchmarks.fitting import fit
+from benchmarks.lines import append, lines_of
 from benchmarks.sources import scratch
 from tunelab.backend import configure
 from tunelab.data.access import Access
