@@ -34,6 +34,7 @@ from typing import Any
 
 from benchmarks.baselines import BASELINES, Kind
 from benchmarks.lines import accumulate, lines_of
+from benchmarks.searching import Searching
 from benchmarks.simulation import Curves, read_curves, regret, setting_of, simulate
 from tunelab.files import write_file
 
@@ -41,7 +42,7 @@ BUDGETS = (16, 40)
 """In full runs."""
 KEPT_BACK = ("patch32_GRU64_avg_bs128", "patch32_IRNN64_relu_last_bs128")
 """Tasks that no policy may be tuned on."""
-POLICIES: Mapping[str, Kind] = {**BASELINES}
+POLICIES: Mapping[str, Kind] = {"tunelab": Kind(make=Searching), **BASELINES}
 """All that can be compared, by name."""
 
 Line = Mapping[str, Any]
