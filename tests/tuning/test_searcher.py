@@ -183,7 +183,8 @@ def test_proposals_that_do_not_fit_the_samples_are_replaced(tmp_path: Path, reco
         "families:\n"
         "  conv_rnn:\n"
         "    convolutions: [{filters: 4, kernel: 3, stride: 1}]\n"
-        "    reduce: flatten\n    dense: {units: 4, activation: relu}\n    units: [4]\n    dropout: 0\n    l2: {uniform: [0, 1]}\n"
+        "    reduce: flatten\n    dense: {units: 4, activation: relu}\n    units: [4]\n"
+        "    dropout: 0\n    l2: {uniform: [0, 1]}\n"
     )
     fixed = path.read_text()
     path.write_text(fixed.replace("[{filters: 4, kernel: 3, stride: 1}]", CONVOLUTIONS))

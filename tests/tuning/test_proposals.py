@@ -1,0 +1,113 @@
+"""Which trials a model is made from, and what each sampler proposes."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tunelab.errors import SpaceError
+from tunelab.models import chains, locate
+from tunelab.ranking import Epoch, Status, Trial
+from tunelab.space import Sampler, Space, load_space, shipped
+from tunelab.tuning.proposals import BEST, Proposals, bounded, key_of
+from tunelab.tuning.searcher import fitting
+
+pytestmark = pytest.mark.ray
+
+QUICK = load_space(shipped("quick.yaml"))
+FIT = fitting(QUICK, dict.fromkeys(chains(QUICK), 160))
+
+
+def trial(number: int, status: Status, value: float, epoch: int = 3, params: Mapping[str, Any] | None = None) -> Trial:
+    told = [Epoch(epoch=epoch, seconds=1.0, metrics={"tune_average_precision": value})]
+    name = f"{number:04d}"
+    return Trial(
+        trial=name, name="", family="lstm", params=params or {}, point={}, status=status, epochs=told if epoch else []
+    )
+
+
+def values(one: Trial) -> list[float]:
+    return [one.chosen["tune_average_precision"]] if one.chosen else [float("nan")]
+
+
+STATUSES = st.sampled_from(get_args(Status))
+
+
+@given(st.lists(st.tuples(STATUSES, st.sampled_from([0.1, 0.2, 0.5, float("nan")]), st.integers(0, 4)), max_size=200))
+def test_what_runs_and_the_best_are_always_kept_and_the_rest_is_drawn_evenly(
+    told: list[tuple[Any, float, int]],
+) -> None:
+    trials = [trial(i, status, value, epoch) for i, (status, value, epoch) in enumerate(told)]
+    most = BEST + 30
+    kept = bounded(trials, values, most)
+    assert [t for t in trials if t in kept] == kept, "in their order, each once"
+    over = [t for t in trials if not t.unfinished]
+    assert all(t in kept for t in trials if t.unfinished)
+    assert sum(not t.unfinished for t in kept) == min(len(over), most)
+    ranked = sorted(
+        (t for t in over if t.status != "failed" and values(t)[0] == values(t)[0]),
+        key=lambda t: (t.status != "finished", -t.epochs[-1].epoch * (t.status != "finished"), -values(t)[0]),
+    )
+    assert all(t in kept for t in ranked[:BEST])
+
+
+def test_the_draw_spreads_over_the_whole_search() -> None:
+    trials = [trial(i, "stopped", 0.1) for i in range(10_000)]
+    kept = [int(t.trial) for t in bounded(trials, values, 500)]
+    assert max(np.diff(kept)) < 30
+    assert (kept[0], kept[-1]) == (0, 9_999)
+
+
+def proposed(space: Space, count: int, seed: int = 0) -> list[dict[str, Any]]:
+    """Proposals that are all tried, better ones where the learning rate is close to 0.005."""
+    proposals = Proposals(space, seed, values)
+    known: list[Trial] = []
+    for number in range(1, count + 1):
+        tried = {key_of(t.params) for t in known}
+        params = proposals.propose(f"{number:04d}", known, FIT, lambda p, tried=tried: key_of(p) in tried)
+        assert params is not None
+        good = 1 - abs(np.log(params["learning_rate"] / 0.005))
+        known.append(trial(number, "finished", float(good), params=params))
+        assert proposals.enter(known[-1])
+        proposals.told(known[-1])
+    return [dict(t.params) for t in known]
+
+
+@pytest.mark.parametrize("sampler", [name for name in get_args(Sampler) if name != "gp"])
+def test_every_sampler_proposes_from_the_space_and_repeats_with_its_seed(sampler: Any) -> None:
+    space = dataclasses.replace(QUICK, sampler=sampler)
+    made = proposed(space, 12)
+    for params in made:
+        locate(space, params)
+    assert len({key_of(params) for params in made}) == 12
+    assert made == proposed(space, 12)
+    assert made != proposed(space, 12, seed=1)
+    assert len(Counter(params["family"] for params in made)) > 1
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "cmaes"])
+def test_a_model_finds_where_it_is_good(sampler: Any) -> None:
+    made = proposed(dataclasses.replace(QUICK, sampler=sampler), 60)
+    rates = [abs(np.log(params["learning_rate"] / 0.005)) for params in made]
+    evenly = [
+        abs(np.log(params["learning_rate"] / 0.005))
+        for params in proposed(dataclasses.replace(QUICK, sampler="random"), 60)
+    ]
+    assert np.mean(rates[40:]) < 0.7 * np.mean(evenly)
+
+
+def test_a_sampler_that_cannot_be_had_is_refused_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "torch" else found(name, *a))
+    with pytest.raises(SpaceError, match=r"sampler: gp: needs PyTorch; install it with: pip install 'tunelab\[gp\]'"):
+        Proposals(dataclasses.replace(QUICK, sampler="gp"), 0, values)
+    with pytest.raises(SpaceError, match="sampler: cmaes: knows one aim, and there are 2 objectives"):
+        Proposals(dataclasses.replace(QUICK, sampler="cmaes"), 0, values, aims=2)
