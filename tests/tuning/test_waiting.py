@@ -23,7 +23,9 @@ families:
 @pytest.fixture
 def quick(tmp_path: Path) -> QuickRun:
     trained = tmp_path / "trained.txt"
-    return QuickRun(folder=tmp_path, environment={"TUNELAB_QUICK_TRAINED": str(trained), "TUNELAB_QUICK_SHARE": "99999"})
+    return QuickRun(
+        folder=tmp_path, environment={"TUNELAB_QUICK_TRAINED": str(trained), "TUNELAB_QUICK_SHARE": "99999"}
+    )
 
 
 def trained(run: QuickRun) -> Counter[str]:

@@ -49,9 +49,9 @@ MODELLED = 10
 """Proposals of a sampler that may be in vain before even draws take their place."""
 DRAWN = 1000
 """Even draws that may be in vain."""
-HISTORY = 500
+HISTORY = 300
 """Trials that a model is made from at most, besides those that run."""
-BEST = 50
+BEST = 40
 """Of them the best; the model's good ones are at most 25 (Optuna), or a tenth where there are several aims."""
 _BOOKKEEPERS = ("cmaes", "nsga2", "qmc")
 
