@@ -1,4 +1,4 @@
-"""tunelab's own searcher and scheduler as a policy on recorded curves: the very classes, with their journal, without Ray.
+"""tunelab's own searcher and scheduler as a policy on recorded curves: the very classes and journal, without Ray.
 
 A row of the curves is a configuration of a family that only this file has, its dimensions are the columns, scaled to
 the unit cube. What a sampler proposes becomes the nearest row that no trial has had, and the sampler is told of that
