@@ -12,7 +12,6 @@ search that was killed and resumed proposes what it would have proposed.
 
 from __future__ import annotations
 
-import json
 import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,13 +25,14 @@ import optuna
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
-from tunelab.domains import Choice, Domain, Float, Int, Outside
+from tunelab.domains import Outside
 from tunelab.errors import ModelError, SpaceError
 from tunelab.journal import Record
 from tunelab.models import check_fit, locate, normalise
 from tunelab.preprocessing import Preprocessing, chain_of
 from tunelab.ranking import Trial
 from tunelab.space import Space, Start
+from tunelab.tuning.optuna_space import encode, suggest
 from tunelab.tuning.record import Recorder
 
 ASKS = 100
@@ -131,11 +131,11 @@ class SpaceSearcher(Searcher):  # type: ignore[misc]
         if not self._space.families:
             return
         try:
-            fixed = optuna.trial.FixedTrial(_encode(locate(self._space, trial.params)))
+            fixed = optuna.trial.FixedTrial(encode(locate(self._space, trial.params)))
         except (Outside, ModelError):
             self.unknown.append(trial.trial)
             return
-        self._space.propose(partial(_suggest, fixed))
+        self._space.propose(partial(suggest, fixed))
         self._study.add_trial(
             optuna.trial.create_trial(state=TrialState.RUNNING, params=fixed.params, distributions=fixed.distributions)
         )
@@ -168,7 +168,7 @@ class SpaceSearcher(Searcher):  # type: ignore[misc]
             )
             for _ in range(ASKS):
                 asked = self._study.ask()
-                raw = self._space.propose(partial(_suggest, asked))
+                raw = self._space.propose(partial(suggest, asked))
                 params = normalise(raw, self._space.source)
                 try:
                     check_fit(params, self._samples[chain_of(params)])
@@ -188,23 +188,3 @@ def _quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         yield
-
-
-def _suggest(asked: optuna.trial.BaseTrial, name: str, domain: Domain) -> Any:
-    if isinstance(domain, Float):
-        return asked.suggest_float(name, domain.low, domain.high, log=domain.log)
-    if isinstance(domain, Int):
-        return asked.suggest_int(name, domain.low, domain.high, log=domain.log, step=domain.step)
-    if isinstance(domain, Choice):
-        by_code = {_code(option): option for option in domain.options}
-        return by_code[asked.suggest_categorical(name, list(by_code))]
-    raise TypeError(f"{name}: {type(domain).__name__}")
-
-
-def _encode(point: dict[str, Any]) -> dict[str, Any]:
-    return {name: _code(value) for name, value in point.items()}
-
-
-def _code(value: Any) -> Any:
-    """A value as Optuna takes it: lists and mappings as JSON."""
-    return json.dumps(value) if isinstance(value, list | dict) else value
