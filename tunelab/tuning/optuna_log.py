@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import math
 import warnings
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -52,21 +52,30 @@ class Ended:
     over: float
 
 
-def ended(records: Iterable[Record]) -> Iterator[Ended]:
-    """The trials that a journal says are over, in the order in which they ended.
+class Endings:
+    """Tells from a journal's records which trials are over, in the order in which they ended."""
 
-    Raises:
-        StateError: as of :meth:`tunelab.ranking.Leaderboard.apply`.
-    """
-    board = Leaderboard()
-    begun: dict[str, float] = {}
-    for record in records:
-        board.apply(record)
+    def __init__(self) -> None:
+        self._board = Leaderboard()
+        self._begun: dict[str, float] = {}
+
+    def told(self, record: Record) -> Ended | None:
+        """Take in the next record.
+
+        Returns:
+            The trial that is over with it; None where none is.
+
+        Raises:
+            StateError: as of :meth:`tunelab.ranking.Leaderboard.apply`.
+        """
+        self._board.apply(record)
         if record["kind"] == "suggestion":
-            begun[record["trial"]] = record.get("time", 0.0)
-        elif record["kind"] == "end" and not board.trials[record["trial"]].unfinished and record["trial"] in begun:
-            trial = board.trials[record["trial"]]
-            yield Ended(trial=trial, begun=begun.pop(trial.trial), over=record.get("time", 0.0))
+            self._begun[record["trial"]] = record.get("time", 0.0)
+        elif record["kind"] == "end":
+            trial = self._board.trials[record["trial"]]
+            if not trial.unfinished and trial.trial in self._begun:
+                return Ended(trial=trial, begun=self._begun.pop(trial.trial), over=record.get("time", 0.0))
+        return None
 
 
 def new_study(storage: BaseStorage | None, name: str) -> optuna.Study:
@@ -139,7 +148,8 @@ class OptunaLog:
         """Write the file anew, from all that the journal holds."""
         records = self._recorder.records
         self._begun = {r["trial"]: r["time"] for r in records if r["kind"] == "suggestion"}
-        trials = [frozen(self._space, one) for one in ended(records)]
+        endings = Endings()
+        trials = [frozen(self._space, one) for one in map(endings.told, records) if one is not None]
         self._written(lambda: write_file(self._path, _lines(self._name, trials)))
 
     def told(self, kind: str, trial: Trial) -> None:
