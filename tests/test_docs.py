@@ -17,6 +17,7 @@ from tunelab import cli
 from tunelab.archive import MANIFEST
 from tunelab.models import build_model, check_space, examples, open_space
 from tunelab.report import FILES
+from tunelab.tuning import optuna_log
 from tunelab.tuning.retention import CHECKPOINTS, WEIGHTS
 from tunelab.tuning.trainable import LOGS
 
@@ -154,7 +155,7 @@ def test_every_exit_code_is_told(reference):
 def test_files_of_a_run_are_told():
     cells = table(README.read_text(encoding="utf-8"), "What a run leaves")
     told = {name.strip("` ") for cell in cells for name in cell.split(",")}
-    kept = {"run.yaml", "space.yaml", "journal.jsonl", MANIFEST, CHECKPOINTS, WEIGHTS, LOGS}
+    kept = {"run.yaml", "space.yaml", "journal.jsonl", MANIFEST, CHECKPOINTS, WEIGHTS, LOGS, optuna_log.FILE}
     assert told == {*kept, *FILES, "tensorboard/"}
 
 

@@ -39,6 +39,18 @@ def fill(path: Path, lines: int) -> list[dict]:
     return journal.records
 
 
+def test_what_comes_after_known_records_is_parsed_by_itself(path):
+    records = fill(path, 5)
+    raw = path.read_bytes()
+    first = raw.index(b"\n", raw.index(b"\n") + 1) + 1
+    assert module.parse(raw[first:], path, known=2) == (records[2:], len(raw) - first)
+    assert module.parse(raw[first:-3], path, known=2)[0] == records[2:4]
+    with pytest.raises(StateError, match="line 4: has sequence number 2, not 3"):
+        module.parse(raw[first:], path, known=3)
+    with pytest.raises(StateError, match="line 4: does not match its digest"):
+        module.parse(raw[first:].replace(b'"0003"', b'"0013"'), path, known=2)
+
+
 @settings(deadline=None)
 @given(st.lists(st.dictionaries(st.sampled_from(["trial", "metrics", "params", "cause"]), PLAIN), max_size=4))
 def test_what_was_appended_is_read_back_in_order(tmp_path_factory, entries):

@@ -148,12 +148,21 @@ def read(path: Path) -> list[Record]:
     return parse(raw, path)[0]
 
 
-def parse(raw: bytes, path: Path | str) -> tuple[list[Record], int]:
-    """The records and the number of bytes they take; only the last line may be torn."""
+def parse(raw: bytes, path: Path | str, known: int = 0) -> tuple[list[Record], int]:
+    """The records and the number of bytes they take; only the last line may be torn.
+
+    Args:
+        raw: of a journal; where some records are known, what comes after them.
+        path: for messages.
+        known: how many.
+
+    Raises:
+        StateError: a line that is not the last one is damaged.
+    """
     records: list[Record] = []
     good = 0
-    for number, line in enumerate(raw.splitlines(keepends=True), start=1):
-        fault = _fault(line, len(records))
+    for number, line in enumerate(raw.splitlines(keepends=True), start=known + 1):
+        fault = _fault(line, number - 1)
         if fault is None:
             records.append(json.loads(line))
             good += len(line)

@@ -85,15 +85,28 @@ def look(store: Store) -> Overview:
         StorageError: the place cannot be read.
     """
     url = store.url
-    if JOURNAL not in store.list(JOURNAL):
-        raise StateError(f"{url}: holds no run (no {JOURNAL}); check the name with: tunelab list")
-    records, _ = journal.parse(store.get(JOURNAL), f"{url}/{JOURNAL}")
+    records, _ = journal.parse(journal_of(store), f"{url}/{JOURNAL}")
     board = Leaderboard(records)
     try:
         return _told(url, records, board, _owner(store))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         said = f"{type(error).__name__} {error!s:.100}"
         raise StateError(f"{url}/{JOURNAL}: is none of this version: {said}; restore the file from a copy") from error
+
+
+def journal_of(store: Store) -> bytes:
+    """A run's journal, from wherever it is.
+
+    Args:
+        store: the run's folder, or its place in a bucket.
+
+    Raises:
+        StateError: there is no run.
+        StorageError: the place cannot be read.
+    """
+    if JOURNAL not in store.list(JOURNAL):
+        raise StateError(f"{store.url}: holds no run (no {JOURNAL}); check the name with: tunelab list")
+    return store.get(JOURNAL)
 
 
 def _told(url: str, records: list[journal.Record], board: Leaderboard, owner: str) -> Overview:

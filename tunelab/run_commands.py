@@ -1,4 +1,4 @@
-"""The commands about runs that there are: resume, status, list, sync, report."""
+"""The commands about runs that there are: resume, status, list, dashboard, sync, report."""
 
 from __future__ import annotations
 
@@ -46,6 +46,22 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     listed.add_argument("place", nargs="?", default="runs", metavar="DIR|s3://...", help="(default: runs)")
     add_s3(listed)
     listed.set_defaults(run=_list)
+
+    shown = command(
+        commands,
+        "dashboard",
+        "show a run in a browser, with optuna-dashboard",
+        "tunelab dashboard runs/quick --port 0",
+    )
+    shown.add_argument("folder", metavar="RUN", help="a run's folder, or its s3:// URL")
+    shown.add_argument(
+        "--port", type=int, default=8080, metavar="N", help="to listen at; 0: any that is free (default: 8080)"
+    )
+    shown.add_argument(
+        "--host", default="127.0.0.1", help="to listen at; others than the default let others look (default: 127.0.0.1)"
+    )
+    add_s3(shown)
+    shown.set_defaults(run=_dashboard)
 
     sync = command(
         commands, "sync", "send a run to its bucket, when that was away at its end", "tunelab sync runs/quick"
@@ -164,6 +180,18 @@ def _list(args: argparse.Namespace) -> int:
         except TunelabError as error:
             said = clean(f"cannot be read: {error}", 500)
         print(f"{clean(name):<32} {said}")
+    return 0
+
+
+def _dashboard(args: argparse.Namespace) -> int:
+    from tunelab.dashboard import dashboard
+    from tunelab.report.words import clean
+    from tunelab.storage import open_store
+
+    def say(line: str) -> None:
+        print(clean(line, 1000), flush=True)
+
+    dashboard(open_store(args.folder, s3_options(args)), host=args.host, port=args.port, say=say)
     return 0
 
 

@@ -1,17 +1,15 @@
-"""A space in Optuna's words: how a dimension is asked for, and where params lie among its parameters."""
+"""A space in Optuna's words: its dimensions as suggestions of a trial of Optuna, its values as Optuna takes them."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution
 
-from tunelab.domains import Choice, Domain, Float, Int
-from tunelab.models import locate
+from tunelab.domains import Choice, Domain, Float, Int, Point
 from tunelab.space import Space
 
 
@@ -20,20 +18,15 @@ def ask_for(space: Space, asked: optuna.trial.BaseTrial) -> dict[str, Any]:
     return space.propose(partial(suggest, asked))
 
 
-def place(space: Space, params: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, BaseDistribution]]:
-    """The values and distributions of Optuna's parameters at which a space yields these params.
-
-    Raises:
-        Outside: it cannot.
-        ModelError: the family does not take them.
-    """
-    fixed = optuna.trial.FixedTrial({name: _code(value) for name, value in locate(space, params).items()})
+def place(space: Space, point: Point) -> tuple[dict[str, Any], dict[str, BaseDistribution]]:
+    """Optuna's parameters at a point of a space, and what each of them could have been."""
+    fixed = optuna.trial.FixedTrial(encode(point))
     ask_for(space, fixed)
     return fixed.params, fixed.distributions
 
 
 def suggest(asked: optuna.trial.BaseTrial, name: str, domain: Domain) -> Any:
-    """A value of a dimension, by its name and domain."""
+    """Ask a trial of Optuna for the value of a dimension, and so tell it of what kind and range that is."""
     if isinstance(domain, Float):
         return asked.suggest_float(name, domain.low, domain.high, log=domain.log)
     if isinstance(domain, Int):
@@ -42,6 +35,11 @@ def suggest(asked: optuna.trial.BaseTrial, name: str, domain: Domain) -> Any:
         by_code = {_code(option): option for option in domain.options}
         return by_code[asked.suggest_categorical(name, list(by_code))]
     raise TypeError(f"{name}: {type(domain).__name__}")
+
+
+def encode(point: Point) -> dict[str, Any]:
+    """The values of a point as :func:`suggest` asks for them."""
+    return {name: _code(value) for name, value in point.items()}
 
 
 def _code(value: Any) -> Any:

@@ -41,6 +41,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from tunelab.domains import Outside
 from tunelab.errors import ModelError, SpaceError
+from tunelab.models import locate
 from tunelab.ranking import Trial
 from tunelab.space import Sampler, Space
 from tunelab.tuning.optuna_space import ask_for, place
@@ -99,7 +100,7 @@ class Proposals:
             trial: as the board has it; its params never change.
         """
         try:
-            self._places[trial.trial] = place(self._space, trial.params)
+            self._places[trial.trial] = place(self._space, locate(self._space, trial.params))
         except (Outside, ModelError):
             return False
         if self._books is not None:

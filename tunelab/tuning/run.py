@@ -160,6 +160,7 @@ def _search(search: _Search, hold: Hold) -> Mapping[str, Any]:
     from tunelab.tuning.hparams import TensorBoardLogs
     from tunelab.tuning.interrupt import caught_signals, received
     from tunelab.tuning.judgement import judge
+    from tunelab.tuning.optuna_log import FILE, OptunaLog
 
     plan, recorder, board = search.plan, search.recorder, search.recorder.board
     logs = TensorBoardLogs(plan.folder / "tensorboard", plan.space.columns(), pooled=plan.data.n_folds > 0)
@@ -175,7 +176,13 @@ def _search(search: _Search, hold: Hold) -> Mapping[str, Any]:
     retention = Retention(plan.folder, board, plan.options.keep)
     for note in retention.clean():
         plain(search.console, f"Note: {note}")
-    recorder.listeners += [lambda kind, trial: _LOG[kind](logs, trial), retention.told]
+
+    def warn(said: str) -> None:
+        plain(search.console, f"Warning: {said}")
+
+    study = OptunaLog(plan.folder / FILE, plan.name, plan.space, recorder, warn)
+    study.begin()
+    recorder.listeners += [lambda kind, trial: _LOG[kind](logs, trial), retention.told, study.told]
     final = any(record["kind"] == "final" for record in recorder.records)
     mirror = hold.mirror(plan.options.sync_every, retention.spare)
     with caught_signals():
