@@ -15,6 +15,8 @@ PACKAGE = Path(__file__).resolve().parents[1] / "tunelab"
 
 FLOORS = {  # module or room -> floor; a room is a folder, all of whose modules are on one floor
     "errors": 0,
+    "faults": 0,
+    "aims": 0,
     "metrics": 0,
     "yamlfile": 0,
     "domains": 0,
@@ -28,6 +30,7 @@ FLOORS = {  # module or room -> floor; a room is a folder, all of whose modules 
     "statistics": 0,
     "journal": 1,
     "halving": 1,
+    "results": 1,
     "ranking": 1,
     "s3": 1,
     "storage": 1,
