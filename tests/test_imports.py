@@ -45,6 +45,7 @@ FLOORS = {  # module or room -> floor; a room is a folder, all of whose modules 
     "averaging": 1,
     "learning_rates": 1,
     "outcome": 1,
+    "stopwatch": 1,
     "causes": 1,
     "data": 2,
     "models": 2,

@@ -42,7 +42,7 @@ def draw(space: Space, seed: int = 0) -> dict:
 REFUSED = [
     # unknown keys and their nearest ones
     ("trails: 3\n" + RNN, "trails: no such key; did you mean 'trials'?"),
-    ("list: 3\n" + RNN, "list: no such key; known are data, early_stopping, epochs, families, name,"),
+    ("list: 3\n" + RNN, "list: no such key; known are constraints, data, early_stopping, epochs, families,"),
     ("epochs: {maximum: 3}\n" + RNN, "epochs.maximum: no such key; did you mean 'max'?"),
     ("early_stopping: {gracee: 3}\n" + RNN, "early_stopping.gracee: no such key; did you mean 'grace'?"),
     ("data: {resampel: 64}\n" + RNN, "data.resampel: no such key; did you mean 'resample'?"),
@@ -106,7 +106,7 @@ REFUSED = [
         'shared: {"\\e[31m": 1}\n' + RNN,
         r"shared: '\x1b[31m' is no name of a dimension; it has 1 to 60 letters and no dot",
     ),
-    ('"\\e[31m": 1\n' + RNN, r"'\x1b[31m': no such key; known are data,"),
+    ('"\\e[31m": 1\n' + RNN, r"'\x1b[31m': no such key; known are constraints, data,"),
     ("shared: {'': 1}\n" + RNN, "shared: '' is no name of a dimension"),
     ("shared: {family: {choice: [lstm, simple_rnn]}}\n" + RNN, "shared.family: is no dimension; families stand below"),
     (
