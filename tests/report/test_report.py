@@ -94,7 +94,14 @@ def checked(run: Path) -> tuple[dict[str, Any], str]:
     assert tuple(table.columns[: len(BASE)]) == BASE
     assert len(table) == content["trials"]
     assert (run / "best_config.yaml").exists() == (content["best"] is not None)
-    assert {path.name for path in run.iterdir()} <= {*FILES, "run.yaml", "journal.jsonl", "run.lock", "lease.json"}
+    assert {path.name for path in run.iterdir()} <= {
+        *FILES,
+        "front",
+        "run.yaml",
+        "journal.jsonl",
+        "run.lock",
+        "lease.json",
+    }
     return content, page.text
 
 
@@ -413,7 +420,8 @@ class TestLeaderboard:
         assert list(table.columns) == [
             "rank", "trial", "name", "family", "status", "epochs", "seconds", "parameters", "val_f1", "threshold",
             "val_f1_at_half", "val_average_precision", "precision", "recall", "tp", "fp", "fn", "mean_jaccard",
-            "chosen_epoch", "tn", "tune_average_precision", "cause", "judged_on", "units", "threshold_param", "l2",
+            "chosen_epoch", "tn", "tune_average_precision", "cause", "judged_on", "predict_ms", "breaks", "front",
+            "units", "threshold_param", "l2",
         ]  # fmt: skip
         rows = table.to_dict("records")
         assert [(row["rank"], row["trial"], row["status"]) for row in rows] == [
