@@ -112,7 +112,7 @@ def _front_figure(facts: Facts) -> str:
         [pair for name, pair in pairs.items() if name in breaking],
         [(trial.trial, *pairs[trial.trial]) for trial in facts.front],
         axes=(HEADINGS[first.name], HEADINGS[second.name]),
-        log=(first.less, second.less),
+        less=(first.less, second.less),
     )
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from tunelab.ranking import Epoch, Trial
 from tunelab.report.words import clean
@@ -127,7 +127,7 @@ def front_of(
     front: Sequence[tuple[str, float, float]],
     *,
     axes: tuple[str, str],
-    log: tuple[bool, bool],
+    less: tuple[bool, bool],
 ) -> str:
     """Trials by two objectives, those of the front named and joined; undefined values are left out.
 
@@ -136,7 +136,7 @@ def front_of(
         breaking: the same of the others.
         front: name, first and second objective.
         axes: what the first and the second objective are called.
-        log: whether each is shown on a logarithmic scale; its values are then above 0.
+        less: whether less is better of each; its values are then above 0.
     """
     named = sorted((second, first, name) for name, first, second in front if math.isfinite(first + second))
     best = [(first, second) for second, first, _ in named]
@@ -150,13 +150,22 @@ def front_of(
         plot = figure.subplots()
         for label, pairs, look in groups:
             if any(math.isfinite(sum(pair)) for pair in pairs):
-                across, up = [second for _, second in pairs], [first for first, _ in pairs]
-                plot.scatter(across, up, s=26, linewidths=1.2, label=label, zorder=3, **look)
-        plot.plot([x for x, _, _ in named], [y for _, y, _ in named], color=_SERIES[0], linewidth=1, alpha=0.55)
+                plot.scatter(
+                    [x for _, x in pairs], [y for y, _ in pairs], s=26, linewidths=1.2, label=label, zorder=3, **look
+                )
+        if named:  # what lies on the worse side of this line is beaten
+            where: Any = "post" if less[1] else "pre"
+            across, up, _ = zip(*named, strict=True)
+            plot.step(across, up, where=where, color=_SERIES[0], linewidth=1, alpha=0.55)
         for x, y, name in named[:NAMED]:
             plot.annotate(clean(name, 28), (x, y), xytext=(4, 4), textcoords="offset points", fontsize=8, color=_INK)
-        plot.set_yscale("log" if log[0] else "linear")
-        plot.set_xscale("log" if log[1] else "linear")
+        for axis, own in ((plot.yaxis, less[0]), (plot.xaxis, less[1])):
+            low, high = axis.get_data_interval()
+            if own and high >= 10 * low > 0:
+                (plot.set_yscale if axis is plot.yaxis else plot.set_xscale)("log")
+                axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 1000 * low else (1,)))
+                axis.set_minor_formatter(NullFormatter())
+            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.12g}"))
         plot.set_ylabel(axes[0])
         plot.set_xlabel(axes[1])
         figure.legend(loc="outside lower center", ncols=3)
