@@ -17,6 +17,7 @@ import numpy as np
 from ray.tune.schedulers import TrialScheduler
 
 from benchmarks.simulation import FLOOR, Setting
+from tunelab.aims import Aims
 from tunelab.domains import Float, Struct
 from tunelab.journal import Journal
 from tunelab.models import normalise
@@ -49,6 +50,7 @@ def space_of(dimensions: int, epochs: int, sampler: Sampler, rules: EarlyStoppin
         epochs=Epochs(max=epochs),
         early_stopping=rules,
         sampler=sampler,
+        aims=Aims(),
         resources=Resources(),
         data=DataOptions(),
         shared=Struct({}),

@@ -5,6 +5,9 @@ as ``what@epoch/trial``; without an epoch at each one, without a trial in each o
 folder, each fault comes once a trial, however often it is tried. ``TUNELAB_QUICK_SHARE`` sets
 :data:`tunelab.trial.CHECKPOINT_SHARE`: with 0 every epoch has its checkpoint. ``TUNELAB_QUICK_TRAINED`` names a file
 to which each epoch that is begun adds a line: trial, fold, epoch.
+
+The linear model stands for the one that the params name: it tells that one's number of parameters, and a time to answer
+that grows with it, the same each time.
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ from tunelab.checkpoint import Arrays, unpack
 from tunelab.data.dataset import Dataset, Part
 from tunelab.errors import StateError
 from tunelab.measures import cross_entropy, judge, measured
+from tunelab.models import cost_of
 from tunelab.outcome import Outcome, Step
 from tunelab.pooling import centred, judge_pooled, pool
 from tunelab.preprocessing import chain_of
@@ -82,9 +86,10 @@ class QuickTrainer:
         self._data: Dataset = task.data.open(chain_of(task.params))
         self._dense: list[float] = []
         self._scores: list[NDArray[np.float64]] = []
+        cost = cost_of(task.params, self._data.n_samples) if "family" in task.params else None
+        self.parameters = cost.parameters if cost else 4
         self._start(0)
 
-    parameters = 4
     notes = ()
 
     def _start(self, fold: int) -> None:
@@ -152,6 +157,7 @@ class QuickTrainer:
         return {
             "loss": cross_entropy(labels, answers(self._weights, rows)),
             **measured(self._parts["tune"], tune, self._parts["validation"], validation),
+            "predict_ms": self.parameters / 1000,
         }
 
     def _ended(self) -> str:

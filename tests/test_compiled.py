@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from small_models import small
+from timeless import timeless
 
 from tunelab import compiled
 from tunelab.compiled import clear
@@ -53,7 +54,7 @@ def begin(params: dict[str, Any], seed: int = 1, given: Dataset | None = None) -
 def course(params: dict[str, Any], seed: int) -> dict[str, Any]:
     """All that a training comes to, as JSON."""
     one = begin(params, seed)
-    told = [dict(one.run_epoch().metrics) for _ in range(2)]
+    told = [timeless(one.run_epoch().metrics) for _ in range(2)]
     arrays, state = one.save()
     sums = {name: digest(pack(some)) for name, some in arrays.items()}
     del state["seconds"]

@@ -17,6 +17,7 @@ from tunelab import cli
 from tunelab.archive import MANIFEST
 from tunelab.models import build_model, check_space, examples, open_space
 from tunelab.report import FILES
+from tunelab.report.front import FOLDER
 from tunelab.tuning import optuna_log
 from tunelab.tuning.retention import CHECKPOINTS, WEIGHTS
 from tunelab.tuning.trainable import LOGS
@@ -156,7 +157,7 @@ def test_files_of_a_run_are_told():
     cells = table(README.read_text(encoding="utf-8"), "What a run leaves")
     told = {name.strip("` ") for cell in cells for name in cell.split(",")}
     kept = {"run.yaml", "space.yaml", "journal.jsonl", MANIFEST, CHECKPOINTS, WEIGHTS, LOGS, optuna_log.FILE}
-    assert told == {*kept, *FILES, "tensorboard/"}
+    assert told == {*kept, *FILES, f"{FOLDER}/", "tensorboard/"}
 
 
 def test_example_data_set_can_be_written_and_read(tmp_path, monkeypatch, load_folder):
@@ -173,7 +174,7 @@ def test_example_data_set_can_be_written_and_read(tmp_path, monkeypatch, load_fo
 
 def test_example_spaces_are_valid(tmp_path, monkeypatch):
     found = yaml_examples(tmp_path, monkeypatch)
-    assert set(found) == {"chains", "compare", "example", "mine", "objectives", "varied"}
+    assert set(found) == {"chains", "compare", "example", "handheld", "mine", "objectives", "varied"}
     for space in found.values():
         check_space(space)
     assert list(found["example"].families) == ["lstm", "conv_rnn"]

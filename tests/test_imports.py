@@ -15,6 +15,8 @@ PACKAGE = Path(__file__).resolve().parents[1] / "tunelab"
 
 FLOORS = {  # module or room -> floor; a room is a folder, all of whose modules are on one floor
     "errors": 0,
+    "faults": 0,
+    "aims": 0,
     "metrics": 0,
     "yamlfile": 0,
     "domains": 0,
@@ -29,6 +31,7 @@ FLOORS = {  # module or room -> floor; a room is a folder, all of whose modules 
     "journal": 1,
     "halving": 1,
     "stopping": 1,
+    "results": 1,
     "ranking": 1,
     "s3": 1,
     "storage": 1,
@@ -43,6 +46,7 @@ FLOORS = {  # module or room -> floor; a room is a folder, all of whose modules 
     "averaging": 1,
     "learning_rates": 1,
     "outcome": 1,
+    "stopwatch": 1,
     "causes": 1,
     "data": 2,
     "models": 2,

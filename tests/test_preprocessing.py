@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from tunelab.faults import explain
 from tunelab.preprocessing import Preprocessing
-from tunelab.space import explain
 
 RAW = st.fixed_dictionaries(
     {},

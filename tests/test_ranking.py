@@ -6,6 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tunelab.aims import Aims
+from tunelab.errors import StateError
 from tunelab.ranking import Leaderboard
 
 NAN = math.nan
@@ -236,3 +238,79 @@ def test_what_is_told_again_after_a_restart_replaces_later_epochs_and_folds():
     assert trial.pooled is None
     trial = Leaderboard([*records, result("0001", 1, 0.5, 0.9)]).trials["0001"]
     assert (trial.folds, trial.pooled, len(trial.epochs)) == ({}, None, 1)
+
+
+# Aims: those of the newest `run` or `change` record.
+
+
+def aiming(*constraints: str, objectives: tuple[str, ...] = ("f1",), kind: str = "run") -> dict:
+    space = {"objectives": list(objectives), "constraints": list(constraints)}
+    return {"kind": kind, "seq": 0, "identity": {"space": space}}
+
+
+def sized(*trials: tuple[str, float, int]) -> list[dict]:
+    return [one for name, f1, n in trials for one in (suggestion(name), result(name, 1, f1, 0.5, n))]
+
+
+def test_a_trial_that_breaks_a_constraint_ranks_below_all_that_keep_them():
+    records = sized(("0001", 0.9, 2000), ("0002", 0.3, 10), ("0003", 0.8, 1001), ("0004", NAN, 10))
+    assert order(*records) == ["0001", "0003", "0002", "0004"]
+    assert order(aiming("parameters <= 1000"), *records) == ["0002", "0004", "0001", "0003"]
+    board = Leaderboard([aiming("parameters <= 1000"), *records])
+    assert board.best is board.trials["0002"]
+    assert [trial.trial for trial in board.front()] == ["0002"]
+
+
+def test_where_none_keeps_the_constraints_there_is_no_winner():
+    records = [aiming("parameters <= 5"), *sized(("0001", 0.9, 2000), ("0002", 0.3, 10))]
+    board = Leaderboard(records)
+    assert [trial.trial for trial in board.ranked()] == ["0001", "0002"]
+    assert board.best is None
+    assert board.front() == []
+    records += sized(("0003", NAN, 5))
+    assert Leaderboard(records).best is None, "one that keeps them has no F1"
+
+
+def test_the_newest_aims_count_and_a_record_without_any_changes_none():
+    records = [aiming("parameters <= 5"), *sized(("0001", 0.9, 2000), ("0002", 0.3, 10))]
+    board = Leaderboard([*records, aiming("parameters <= 100", kind="change"), {"kind": "change", "options": {}}])
+    assert board.best is board.trials["0002"]
+    board.apply(aiming(kind="change"))
+    assert board.best is board.trials["0001"]
+
+
+def test_aims_in_a_journal_that_are_none_are_said():
+    with pytest.raises(StateError, match=r"record 0 \(run\): ValueError constraints\.0: 'speed' can be no aim"):
+        Leaderboard([aiming("speed <= 5")])
+    for identity in (None, "x", {}, {"space": None}):
+        assert Leaderboard([{"kind": "run", "identity": identity}]).aims == Aims()
+
+
+def test_the_front_is_of_trials_that_can_be_compared():
+    two = aiming(objectives=("f1", "-parameters"))
+    records = [two, *sized(("0001", 0.9, 100), ("0002", 0.8, 50), ("0003", 0.7, 80), ("0004", 0.1, 10))]
+    assert [t.trial for t in Leaderboard(records).front()] == ["0001", "0002", "0004"]
+    records += [pooled("0003", 0.4), pooled("0001", 0.2)]
+    assert [t.trial for t in Leaderboard(records).front()] == ["0003"], "the others were judged on the first fold alone"
+    board = Leaderboard([*records, end("0003", "failed")])
+    assert [t.trial for t in board.front()] == ["0001"]
+    assert [t.trial for t in board.front([board.trials["0002"], board.trials["0004"]])] == ["0002", "0004"]
+
+
+def test_pooled_counts_do_not_decide_and_are_shown():
+    trial = Leaderboard([*sized(("0001", 0.9, 10)), pooled("0001", 0.4, 0.3)]).trials["0001"]
+    assert (trial.decided_by("val_f1"), trial.measured("val_f1")) == (0.9, 0.4)
+    assert math.isnan(Leaderboard([suggestion("0001")]).trials["0001"].decided_by("val_f1"))
+
+
+def test_the_time_to_answer_is_the_median_over_all_epochs_that_tell_it():
+    records = [suggestion("0001")]
+    assert math.isnan(Leaderboard(records).trials["0001"].predict_ms)
+    for epoch, taken in enumerate((NAN, 9.0, 1.0, 2.0), start=1):
+        records.append(result("0001", epoch, 0.5, 0.5))
+        records[-1]["metrics"]["predict_ms"] = None if math.isnan(taken) else taken
+    assert Leaderboard(records).trials["0001"].predict_ms == 2.0
+    records.append(fold("0001", 1, 1, 0.1))
+    records[-1]["metrics"]["predict_ms"] = 4.0
+    assert Leaderboard(records).trials["0001"].predict_ms == 3.0
+    assert math.isnan(Leaderboard(sized(("0001", 0.9, 10))).trials["0001"].predict_ms)

@@ -9,6 +9,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tunelab.aims import Aims
 from tunelab.cli import main
 from tunelab.domains import Choice, Fixed, Float, Int, Outside
 from tunelab.errors import SpaceError
@@ -42,7 +43,7 @@ def draw(space: Space, seed: int = 0) -> dict:
 REFUSED = [
     # unknown keys and their nearest ones
     ("trails: 3\n" + RNN, "trails: no such key; did you mean 'trials'?"),
-    ("list: 3\n" + RNN, "list: no such key; known are data, early_stopping, epochs, families, name,"),
+    ("list: 3\n" + RNN, "list: no such key; known are constraints, data, early_stopping, epochs, families,"),
     ("epochs: {maximum: 3}\n" + RNN, "epochs.maximum: no such key; did you mean 'max'?"),
     ("early_stopping: {gracee: 3}\n" + RNN, "early_stopping.gracee: no such key; did you mean 'grace'?"),
     ("data: {resampel: 64}\n" + RNN, "data.resampel: no such key; did you mean 'resample'?"),
@@ -68,6 +69,34 @@ REFUSED = [
     (
         RNN + "start_from: [{name: a, family: simple_rnn, unit: [8]}]\n",
         "start_from.0 (a): unit: no such key; did you m",
+    ),
+    # aims
+    ("objectives: f1\n" + RNN, "objectives: must be a list of texts, such as [f1, -parameters], not 'f1'"),
+    ("objectives: []\n" + RNN, "objectives: names none; write [f1, -parameters], or leave the key out"),
+    (
+        "objectives: [{f1: 1}]\n" + RNN,
+        "objectives: must be a list of texts, such as [f1, -parameters], not [{'f1",
+    ),
+    ("objectives: [f1, -parametrs]\n" + RNN, "objectives.1: 'parametrs' can be no aim; did you mean 'parameters'?"),
+    ("objectives: [f1, parameters]\n" + RNN, "objectives.1: parameters: fewer are better; write -parameters"),
+    ("objectives: [predict_ms]\n" + RNN, "objectives.0: predict_ms: less is better; write -predict_ms"),
+    ("objectives: [-recall]\n" + RNN, "objectives.0: recall: more is better; write recall, without '-'"),
+    ("objectives: [f1, recall, f1]\n" + RNN, "objectives.2: 'f1' stands twice; remove one"),
+    (
+        "constraints: parameters <= 1\n" + RNN,
+        "constraints: must be a list of texts, such as [parameters <= 1e6, rec",
+    ),
+    ("constraints: [recall > 0.5]\n" + RNN, "constraints.0: 'recall > 0.5' is no constraint; write NAME <= NUMBER or"),
+    ("constraints: [recal >= 0.5]\n" + RNN, "constraints.0: 'recal' can be no aim; did you mean 'recall'?"),
+    ("constraints: [recall >= half]\n" + RNN, "constraints.0: 'half' is no number; write one such as 1e6 or 0.5"),
+    ("constraints: [parameters <= 1e999]\n" + RNN, "constraints.0: '1e999' is no number; write one such as"),
+    ("constraints: [parameters <= 1_000]\n" + RNN, "constraints.0: '1_000' is no number; write one such as"),
+    ("constraints: [predict_ms <= 0]\n" + RNN, "constraints.0: the limit of predict_ms must be above 0, not 0; write"),
+    ("constraints: [recall >= 50]\n" + RNN, "constraints.0: the limit of recall must be from 0 to 1, not 50; write su"),
+    ("constraints: [f1 >= 0.1, f1 >= 0.2]\n" + RNN, "constraints.1: f1 has the limit f1 >= 0.1 already; remove one"),
+    (
+        "constraints: [parameters <= 10, parameters >= 11]\n" + RNN,
+        "constraints.1: nothing keeps both parameters <= 10 and parameters >= 11; change one",
     ),
     # domains
     ("shared: {l2: {loguniforn: [1, 2]}}\n" + RNN, "shared.l2: 'loguniforn' is no kind of domain; did you mean 'logun"),
@@ -106,7 +135,7 @@ REFUSED = [
         'shared: {"\\e[31m": 1}\n' + RNN,
         r"shared: '\x1b[31m' is no name of a dimension; it has 1 to 60 letters and no dot",
     ),
-    ('"\\e[31m": 1\n' + RNN, r"'\x1b[31m': no such key; known are data,"),
+    ('"\\e[31m": 1\n' + RNN, r"'\x1b[31m': no such key; known are constraints, data,"),
     ("shared: {'': 1}\n" + RNN, "shared: '' is no name of a dimension"),
     ("shared: {family: {choice: [lstm, simple_rnn]}}\n" + RNN, "shared.family: is no dimension; families stand below"),
     (
@@ -618,3 +647,17 @@ def test_any_other_file_is_a_space_or_a_space_error(tmp_path_factory, document):
         return
     for family in found.families:
         found.column_values(normalise(found.sample(np.random.default_rng(0), family)))
+
+
+def test_aims_are_read_and_stand_in_the_record(space):
+    text = "objectives: [f1, -parameters]\nconstraints: [parameters <= 1e6, predict_ms <= 5, recall >= 0.5]\n"
+    found = space(text + RNN)
+    assert [str(one) for one in found.aims.objectives] == ["f1", "-parameters"]
+    assert [str(one) for one in found.aims.constraints] == [
+        "parameters <= 1000000",
+        "predict_ms <= 5",
+        "recall >= 0.5",
+    ]
+    assert Aims.of(found.document) == found.aims
+    assert space(RNN).aims == Aims()
+    assert "objectives" not in space(RNN).document

@@ -110,7 +110,11 @@ def parser() -> argparse.ArgumentParser:
     )
     data_commands.add_cache(search, reading=True)
     search.add_argument(
-        "--keep", type=int, default=10, metavar="N", help="keep the weights of the N best trials (default: 10)"
+        "--keep",
+        type=int,
+        default=10,
+        metavar="N",
+        help="keep the weights of the N best trials, and of the front (default: 10)",
     )
     run_commands.add_care(search, defaults=True)
     run_commands.add_where(search)

@@ -11,8 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tunelab import yamlfile
 from tunelab.errors import ModelError, UsageError, did_you_mean
+from tunelab.faults import explain
 from tunelab.models import FAMILIES, normalise
-from tunelab.space import DataOptions, Epochs, explain
+from tunelab.space import DataOptions, Epochs
 
 
 class _Data(DataOptions):

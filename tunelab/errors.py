@@ -7,7 +7,7 @@
     │   ├── SpaceError            2   a search space that cannot be searched
     │   └── ModelError            2   params that no model can be built from
     ├── DataError                 3   scans, labels or splits that cannot be used
-    ├── NoTrialSucceededError     4   a search that ended without a ranked trial
+    ├── NoTrialSucceededError     4   a search that ended without a winner
     ├── StorageError              5   a folder or bucket that cannot be written or read
     ├── RunBusyError              6   another process holds the run
     ├── StateError                7   stored state that is corrupt or incompatible
@@ -55,7 +55,7 @@ class DataError(TunelabError):
 
 
 class NoTrialSucceededError(TunelabError):
-    """Every trial of a search failed; the causes are grouped."""
+    """Every trial of a search failed, or none keeps the constraints; the causes are grouped."""
 
     exit_code = 4
 

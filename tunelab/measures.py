@@ -24,11 +24,13 @@ def measured(
         scores: likewise.
     """
     threshold = metrics.best_threshold(tune.labels, tune_scores)
+    on_tune = decided(tune, tune_scores, threshold)
     return {
         "tune_loss": cross_entropy(tune.labels, tune_scores),
         "tune_average_precision": metrics.average_precision(tune.labels, tune_scores),
         "tune_lift": metrics.lift(tune.labels, tune_scores, tune.scan_of_trace()),
         "tune_f1": metrics.count(tune.labels, tune_scores, threshold).f1,
+        **{f"tune_{name}": on_tune[name] for name in ("precision", "recall", "mean_jaccard")},
         "threshold": threshold,
         "val_loss": cross_entropy(validation.labels, scores),
         "val_f1": metrics.count(validation.labels, scores, threshold).f1,

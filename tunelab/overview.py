@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,17 @@ class Overview:
         """How long ago the newest record was written."""
         return f"{clock(max(time.time() - self.updated, 0.0))} ago"
 
+    def _aims(self) -> Iterator[str]:
+        aims = self.board.aims
+        if aims.constraints:
+            ranked = self.board.ranked()
+            keep = sum(not aims.broken(trial) for trial in ranked)
+            said = ", ".join(map(str, aims.constraints))
+            yield f"Constraints: {said}: {keep} of {len(ranked)} ranked trials keep them"
+        if aims.several:
+            trials = ", ".join(trial.trial for trial in self.board.front()) or "no trial yet"
+            yield f"Front of {', '.join(map(str, aims.objectives))}: {trials}"
+
     def lines(self) -> list[str]:
         """For people; made of text from files, which a terminal is not to be trusted with as it is."""
         of = f" of {self.trials}" if self.trials else ""
@@ -63,6 +75,7 @@ class Overview:
             f"{self.name}: {self.state}, by tunelab {self.version}, at {self.url}",
             f"Trials: {len(self.board.trials)}{of}: {self.counts}",
             f"Leads: validation F1 {self.best}",
+            *self._aims(),
             f"Journal: {self.records:,} records in {self.sessions} sessions{newest}",
         ]
         if self.state == "open" and self.owner:

@@ -20,6 +20,7 @@ from tunelab import __version__, journal
 from tunelab.data.prepared import CacheOptions
 from tunelab.difference import SPACE, compare
 from tunelab.errors import StateError, UsageError
+from tunelab.faults import explain
 from tunelab.files import write_file
 from tunelab.models import open_space
 from tunelab.planning import announce, describe, identity, open_session, plan_of, versions
@@ -28,7 +29,7 @@ from tunelab.ranking import Leaderboard
 from tunelab.report.words import clean
 from tunelab.s3 import S3Options
 from tunelab.search import conclude, place_of
-from tunelab.space import Space, explain, shipped
+from tunelab.space import Space, shipped
 from tunelab.tuning.hold import JOURNAL, Hold, old_run
 from tunelab.tuning.plan import FORMAT, Options, SearchResult
 from tunelab.tuning.retention import Retention

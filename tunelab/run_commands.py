@@ -208,5 +208,6 @@ def _report(args: argparse.Namespace) -> int:
 
     content = write_report(Path(args.folder))
     print(content["verdict"])
-    print("wrote " + ", ".join(str(Path(args.folder) / name) for name in FILES if (Path(args.folder) / name).exists()))
+    names = [*FILES, "front"] if content["front"] else FILES
+    print("wrote " + ", ".join(str(Path(args.folder) / name) for name in names if (Path(args.folder) / name).exists()))
     return 0

@@ -122,6 +122,8 @@ def conclude(result: SearchResult, options: Options, console: Console) -> None:
     plain(console, f"Report: {folder / 'report.html'}")
     if result.report["best"] is not None:
         plain(console, f"Best configuration: {folder / 'best_config.yaml'}")
+    if result.report["front"]:
+        plain(console, f"Configurations of the front: {folder / 'front'}")
     if options.storage:
         plain(console, f"Also at {options.storage}")
     if result.exit_code:

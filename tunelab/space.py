@@ -16,12 +16,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from tunelab import yamlfile
+from tunelab.aims import DEFAULT, Aims, texts
 from tunelab.domain_parser import DomainParser
 from tunelab.domains import Ask, Choice, Domain, Outside, Point, Repeat, Struct
-from tunelab.errors import SpaceError, did_you_mean
+from tunelab.errors import SpaceError
+from tunelab.faults import explain
 
 
 class _Section(BaseModel):
@@ -87,6 +89,11 @@ class _File(_Section):
 
     name: str = ""
     trials: int | None = Field(default=None, ge=1)
+    objectives: tuple[str, ...] = DEFAULT
+    """What is to be as good as can be; ``-`` before a name says that less is better: f1, average_precision, precision,
+    recall, mean_jaccard, -parameters, -predict_ms (milliseconds to answer a scan). Several have a Pareto front."""
+    constraints: tuple[str, ...] = ()
+    """What a trial must keep to win or to stand on the front, of the same names: ``parameters <= 1e6``."""
     epochs: Epochs = Epochs()
     early_stopping: EarlyStopping = EarlyStopping()
     sampler: Sampler = "tpe"
@@ -95,6 +102,11 @@ class _File(_Section):
     shared: dict[str, Any] = {}
     families: dict[str, Any] = {}
     start_from: list[dict[str, Any]] = []
+
+    @field_validator("objectives", "constraints", mode="before")
+    @classmethod
+    def _texts(cls, value: object, info: ValidationInfo) -> tuple[str, ...]:
+        return texts(str(info.field_name), value)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,6 +129,7 @@ class Space:
     """The file it came from."""
     name: str
     trials: int | None
+    aims: Aims
     epochs: Epochs
     early_stopping: EarlyStopping
     sampler: Sampler
@@ -209,8 +222,11 @@ def load_space(path: Path, own: Callable[[str], Any] | None = None) -> Space:
     document = yamlfile.load(path, SpaceError)
     try:
         file = _File.model_validate(document)
-    except ValidationError as error:
+        aimed = Aims.of({"objectives": file.objectives, "constraints": file.constraints})
+    except ValidationError as error:  # which is a ValueError too
         raise SpaceError(f"{path}: {explain(error, _File)}") from None
+    except ValueError as error:
+        raise SpaceError(f"{path}: {error}") from None
     parse = DomainParser(str(path))
     if not file.families and not file.start_from:
         raise parse.error("families", "missing, and no start_from either; name at least one family")
@@ -222,6 +238,7 @@ def load_space(path: Path, own: Callable[[str], Any] | None = None) -> Space:
         source=str(path),
         name=file.name or path.stem,
         trials=file.trials,
+        aims=aimed,
         epochs=file.epochs,
         early_stopping=file.early_stopping,
         sampler=file.sampler,
@@ -240,36 +257,6 @@ def shipped(name: str) -> Path:
     package = Path(__file__).parent
     inside = package / "search_spaces" / name
     return inside if inside.exists() else package.parent / "search_spaces" / name
-
-
-def explain(error: ValidationError, model: type[BaseModel]) -> str:
-    """The first fault that pydantic found, unknown keys before all others, as ``key: what; remedy``.
-
-    Args:
-        error: what pydantic raised.
-        model: the model that was validated, whose fields an unknown key is compared with.
-    """
-    faults = error.errors(include_url=False)
-    # a misspelled key is missing as well; what was written says more than what was not
-    fault = next((one for one in faults if one["type"] == "extra_forbidden"), faults[0])
-    place = list(fault["loc"])
-    key = ".".join(str(part) for part in place)
-    key = f"{key if key.isprintable() else ascii(key)}: " if place else ""
-    if fault["type"] == "extra_forbidden":
-        return f"{key}no such key{did_you_mean(str(place[-1]), _fields(model, place[:-1]))}"
-    if fault["type"] == "missing":
-        return f"{key}missing; write a value"
-    given = "" if isinstance(fault["input"], dict) else f", not {fault['input']!r:.200}"
-    return f"{key}{fault['msg'].removeprefix('Value error, ')}{given}"
-
-
-def _fields(model: type[BaseModel], place: list[int | str]) -> list[str]:
-    for part in place:
-        annotation = model.model_fields[str(part)].annotation if str(part) in model.model_fields else None
-        for candidate in (annotation, *getattr(annotation, "__args__", ())):
-            if isinstance(candidate, type) and issubclass(candidate, BaseModel):
-                model = candidate
-    return list(model.model_fields)
 
 
 def _check_shared(parse: DomainParser, shared: Struct, families: Mapping[str, Struct]) -> None:

@@ -37,6 +37,7 @@ from tunelab.models import build_model
 from tunelab.models.accelerator import unused
 from tunelab.models.layers import wants_moments
 from tunelab.outcome import Outcome
+from tunelab.stopwatch import Stopwatch
 
 __all__ = [
     "Outcome",
@@ -75,6 +76,7 @@ class Training:
         self.statistics = None if params["normalisation"] == "none" else of_part(self.train)
         self.model = compiled_for(self, params, data.n_samples, self.statistics, schedule.seed)
         self.feed = Feed(data_bytes())
+        self.watch = Stopwatch()
         self.incremental = params["protocol"] == "incremental"
         self.rates = Rates(
             params["rate_schedule"],
@@ -133,7 +135,9 @@ class Training:
         fed = self.feed.of(Batches(part, groups, longest=self.longest))
         for scans, (inputs, _, _) in zip(groups, fed, strict=True):
             # predict() would make one array of all answers, and they differ in length
-            for scan, shares in zip(scans, answer(self.model, inputs), strict=True):
+            with self.watch.over(len(scans)):
+                answers = answer(self.model, inputs)
+            for scan, shares in zip(scans, answers, strict=True):
                 start, length = part.starts[scan], part.lengths[scan]
                 scores[start : start + length] = shares[:length]
         return scores
@@ -260,7 +264,8 @@ class Training:
         return "patience" if not self.incremental and self.epoch - self.best_epoch >= self.schedule.patience else ""
 
     def _evaluate(self) -> dict[str, float]:
-        return measured(self.tune, self.scores(self.tune), self.validation, self.scores(self.validation))
+        values = measured(self.tune, self.scores(self.tune), self.validation, self.scores(self.validation))
+        return {**values, "predict_ms": self.watch.take()}
 
     def _outcome(
         self, begun: float, values: dict[str, float], *, improved: bool = False, ended: str = "", failed: str = ""

@@ -94,7 +94,8 @@ def checked(run: Path) -> tuple[dict[str, Any], str]:
     assert tuple(table.columns[: len(BASE)]) == BASE
     assert len(table) == content["trials"]
     assert (run / "best_config.yaml").exists() == (content["best"] is not None)
-    assert {path.name for path in run.iterdir()} <= {*FILES, "run.yaml", "journal.jsonl", "run.lock", "lease.json"}
+    known = {*FILES, "front", "run.yaml", "journal.jsonl", "run.lock", "lease.json"}
+    assert {path.name for path in run.iterdir()} <= known
     return content, page.text
 
 
@@ -413,7 +414,8 @@ class TestLeaderboard:
         assert list(table.columns) == [
             "rank", "trial", "name", "family", "status", "epochs", "seconds", "parameters", "val_f1", "threshold",
             "val_f1_at_half", "val_average_precision", "precision", "recall", "tp", "fp", "fn", "mean_jaccard",
-            "chosen_epoch", "tn", "tune_average_precision", "cause", "judged_on", "units", "threshold_param", "l2",
+            "chosen_epoch", "tn", "tune_average_precision", "cause", "judged_on", "predict_ms", "breaks", "front",
+            "units", "threshold_param", "l2",
         ]  # fmt: skip
         rows = table.to_dict("records")
         assert [(row["rank"], row["trial"], row["status"]) for row in rows] == [
@@ -516,3 +518,140 @@ def test_any_table_of_trials_has_a_report(begin_run: Callable[..., Any], trials:
     if ranks:
         assert table["val_f1"][0] == str(content["best"]["val_f1"])
         yamlfile.load(run.folder / "best_config.yaml")
+
+
+class TestAims:
+    """Objectives and constraints; ``begin_run`` gives a run without any, and a change sets them."""
+
+    TRIALS = (
+        *(("0001", 0.5, 9000), ("0002", 0.6, 200_000), ("0003", 0.3, 4000)),
+        *(("0004", 0.2, 5000), ("0005", 0.9, 10**6)),
+    )
+
+    def fill(self, run: Any, measured: Any, *constraints: str, objectives: tuple[str, ...]) -> None:
+        aims = {"objectives": list(objectives), "constraints": list(constraints)}
+        run.journal.append("change", changes={}, identity={"space": aims})
+        for trial, f1, parameters in self.TRIALS:
+            run.begin(trial, "lstm", {"units": [8]}, name="=1+1" if trial == "0003" else "")
+            told = measured(f1, f1) | {"predict_ms": parameters / 1e5}
+            run.epoch(trial, 1, told, parameters=parameters)
+            run.end(trial)
+        run.begin("0006", "lstm", {"units": [8]})
+        run.end("0006", "failed", "boom")
+
+    def test_the_front_is_told_everywhere_and_test_judges_the_winner_alone(
+        self, begin_run: Callable[..., Any], measured: Any
+    ) -> None:
+        run = begin_run()
+        self.fill(run, measured, "parameters <= 5e5", objectives=("f1", "-parameters"))
+        run.final("0002", 1)
+        content, text = checked(run.folder)
+        assert content["best"]["trial"] == "0002"
+        assert (content["objectives"], content["constraints"]) == (["f1", "-parameters"], ["parameters <= 500000"])
+        assert content["breaking"] == 1
+        front = content["front"]
+        assert [(one["trial"], one["rank"], one["tested"]) for one in front] == [
+            ("0002", 1, True),
+            ("0001", 2, False),
+            ("0003", 3, False),
+        ]
+        assert front[2]["values"] == {"f1": pytest.approx(0.3, abs=0.01), "parameters": 4000}
+        assert content["verdict"].endswith(
+            "1 of 5 trials break the constraints (parameters <= 500000) and rank below all that keep them. "
+            "On the front of f1, -parameters: 3 trials; test judges the winner alone."
+        )
+        table = pd.read_csv(run.folder / "leaderboard.csv", dtype=str, keep_default_na=False).set_index("trial")
+        assert table["breaks"].to_dict() == dict.fromkeys(table.index, "") | {"0005": "parameters <= 500000"}
+        assert table["front"].to_dict() == {
+            **dict.fromkeys(("0001", "0002", "0003"), "True"),
+            **dict.fromkeys(("0004", "0005"), "False"),
+            "0006": "",
+        }
+        assert list(table["rank"]) == ["1", "2", "3", "4", "5", ""]
+        assert table["predict_ms"]["0003"] == "0.04"
+        assert "The front: F1 and parameters" in text
+        assert "Test was kept for the winner; the others were not judged there" in text
+        assert re.search(r"3 0003 =1\+1 lstm 0\.300 4,000 front/0003\.yaml not judged", text)
+        assert re.search(r"1 0002 lstm 0\.\d{3} 200,000 front/0002\.yaml judged once", text)
+        assert "below here a constraint is broken: parameters <= 500000" in text
+        assert text.count("†") == 2, "beside the one trial, and where the mark is explained"
+        assert "ms a scan" not in text, "nothing aims at it"
+        assert (run.folder / "report.html").read_text().count('aria-label="Trials by') == 1
+
+    def test_each_trial_of_the_front_has_a_configuration_and_only_those_have(
+        self, begin_run: Callable[..., Any], measured: Any
+    ) -> None:
+        run = begin_run()
+        self.fill(run, measured, objectives=("f1", "-parameters"))
+        checked(run.folder)
+        folder = run.folder / "front"
+        assert sorted(path.name for path in folder.iterdir()) == ["0001.yaml", "0002.yaml", "0003.yaml", "0005.yaml"]
+        config = yamlfile.load(folder / "0003.yaml")
+        assert (config["family"], config["units"], config["threshold"]) == ("lstm", [8], 0.31)
+        assert config.keys() == yamlfile.load(run.folder / "best_config.yaml").keys()
+        head = (folder / "0003.yaml").read_text().splitlines()[:4]
+        assert head[0] == "# On the front of f1, -parameters of the run field-7: trial 0003 (=1+1)."
+        assert head[3] == "# Train it again: tunelab train 0003.yaml --data PATH"
+        before = {path.name: path.stat().st_ino for path in folder.iterdir()}
+        run.begin("0007", "lstm", {"units": [4]})
+        run.epoch("0007", 1, measured(0.4, 0.4), parameters=3000)
+        checked(run.folder)
+        names = {path.name: path.stat().st_ino for path in folder.iterdir()}
+        assert sorted(names) == ["0001.yaml", "0002.yaml", "0005.yaml", "0007.yaml"], "0003 is beaten now"
+        assert names["0001.yaml"] == before["0001.yaml"], "what has not changed is not written again"
+        run.journal.append("change", changes={}, identity={"space": {}})
+        assert checked(run.folder)[0]["front"] is None
+        assert not folder.exists()
+
+    def test_where_none_keeps_the_constraints_the_report_says_so_and_who_comes_nearest(
+        self, begin_run: Callable[..., Any], measured: Any
+    ) -> None:
+        run = begin_run()
+        self.fill(run, measured, "parameters <= 3900", "f1 >= 0.4", objectives=("f1", "-parameters"))
+        content, text = checked(run.folder)
+        assert content["best"] is None
+        assert content["front"] == []
+        assert content["breaking"] == 5
+        assert content["verdict"] == (
+            "No winner: none of 5 trials with a validation F1 keeps the constraints (parameters <= 3900, f1 >= 0.4). "
+            "Nearest comes trial 0003 (lstm, 4,000 parameters, validation F1 0.300), which breaks "
+            "parameters <= 3900, f1 >= 0.4. Loosen them, or widen the space."
+        )
+        assert content["verdict"] in text
+        assert "No trial is on it yet." in text
+        assert not (run.folder / "front").exists()
+
+    def test_one_objective_has_no_front_and_three_have_no_figure(
+        self, begin_run: Callable[..., Any], measured: Any
+    ) -> None:
+        run = begin_run()
+        self.fill(run, measured, "predict_ms <= 5", objectives=("f1",))
+        content, text = checked(run.folder)
+        assert content["front"] is None
+        assert content["best"]["trial"] == "0002"
+        assert "The front" not in text
+        assert "Milliseconds that a model takes to answer a scan" in text
+        table = pd.read_csv(run.folder / "leaderboard.csv", dtype=str, keep_default_na=False)
+        assert set(table["front"]) == {""}
+        self_aims = {"objectives": ["f1", "-parameters", "-predict_ms"]}
+        run.journal.append("change", changes={}, identity={"space": self_aims})
+        content, text = checked(run.folder)
+        assert [one["trial"] for one in content["front"]] == ["0005", "0002", "0001", "0003"]
+        assert "The front: F1, parameters and ms a scan" in text
+        assert "3 0001 lstm 0." in text
+        assert "9,000 0.09 front/0001.yaml" in text
+        assert "Trials by" not in (run.folder / "report.html").read_text()
+
+    def test_undefined_values_are_drawn_by_nobody(self, begin_run: Callable[..., Any], measured: Any) -> None:
+        run = begin_run()
+        run.journal.append("change", identity={"space": {"objectives": ["f1", "-predict_ms"]}})
+        run.begin("0001", "lstm", {})
+        run.epoch("0001", 1, measured(0.4, 0.4))
+        content, _ = checked(run.folder)
+        assert content["front"][0]["values"] == {"f1": pytest.approx(0.4, abs=0.01), "predict_ms": None}
+        assert "Trials by" not in (run.folder / "report.html").read_text()
+        run.begin("0002", "lstm", {})
+        run.epoch("0002", 1, dict.fromkeys(measured(0.1, 0.1), math.nan) | {"predict_ms": 2.0})
+        content, text = checked(run.folder)
+        assert [(one["trial"], one["rank"]) for one in content["front"]] == [("0001", 1), ("0002", None)]
+        assert "– 0002 lstm – 2 front/0002.yaml" in text  # noqa: RUF001 - the dash of tables

@@ -10,6 +10,7 @@ import json
 import math
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,7 @@ def _told(records: list[dict[str, Any]], trial: Trial) -> list[dict[str, Any]]:
     kinds = ("result", "fold", "pooled")
     mine = [r for r in records if r["kind"] in kinds and r["trial"] == trial.trial]
     newest = {(r.get("fold", 0), r["epoch"]): r for r in mine if r["kind"] != "pooled"}
-    told = [{name: r.get(name, 0) for name in FIELDS} for _, r in sorted(newest.items())]
+    told = [_compared(r) for _, r in sorted(newest.items())]
     for record in mine:
         if record["kind"] == "pooled":
             told.append({name: record[name] for name in ("metrics", "thresholds", "scans")})
@@ -79,11 +80,17 @@ def _undisturbed(task: Task, trainer: str, count: int) -> list[dict[str, Any]]:
         underway = Underway(task, FolderStore(Path(folder)), importlib.import_module(trainer).begin)
         while len(found) < count:
             result = underway.step()
-            found.append(_plain({name: result[name] for name in FIELDS}))
+            found.append(_plain(_compared(result)))
             found += [_plain({name: p[name] for name in ("metrics", "thresholds", "scans")}) for p in result["pooled"]]
             if result["ended"] or result["failed"] or result["storage"]:
                 break
     return found
+
+
+def _compared(result: Mapping[str, Any]) -> dict[str, Any]:
+    """What two trainings of one trial have in common: not what a clock says."""
+    metrics = {name: value for name, value in result["metrics"].items() if name != "predict_ms"}
+    return {name: result.get(name, 0) for name in FIELDS} | {"metrics": metrics}
 
 
 def _plain(value: Any) -> Any:

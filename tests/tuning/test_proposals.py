@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tunelab.aims import Aims
 from tunelab.errors import SpaceError
 from tunelab.models import chains, locate
 from tunelab.ranking import Epoch, Status, Trial
@@ -109,5 +110,6 @@ def test_a_sampler_that_cannot_be_had_is_refused_with_what_to_install(monkeypatc
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "torch" else found(name, *a))
     with pytest.raises(SpaceError, match=r"sampler: gp: needs PyTorch; install it with: pip install 'tunelab\[gp\]'"):
         Proposals(dataclasses.replace(QUICK, sampler="gp"), 0, values)
-    with pytest.raises(SpaceError, match="sampler: cmaes: knows one aim, and there are 2 objectives"):
-        Proposals(dataclasses.replace(QUICK, sampler="cmaes"), 0, values, aims=2)
+    several = Aims.of({"objectives": ["f1", "-parameters"]})
+    with pytest.raises(SpaceError, match="sampler: cmaes: knows one, and there are 2 objectives"):
+        Proposals(dataclasses.replace(QUICK, sampler="cmaes", aims=several), 0, values)

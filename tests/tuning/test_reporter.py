@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from tunelab.aims import Aims
 from tunelab.tuning.record import Recorder
 from tunelab.tuning.reporter import Goal, Reporter, clock, number
 
@@ -59,6 +60,17 @@ def test_plain_lines_and_a_last_table(recorder: Recorder) -> None:
     assert "l2=0.002" in ranked[0]
     assert "units" not in ranked[0], "a dimension that never varied is no news"
     assert "always answering positive: F1 0.212 on the validation split; 1 failed" in said
+
+
+def test_trials_that_break_a_constraint_are_marked_rank_below_and_never_lead(recorder: Recorder) -> None:
+    recorder.board.aims = Aims.of({"constraints": ["average_precision <= 0.45"]})
+    lines = report(recorder, terminal=False).splitlines()
+    assert [line for line in lines if "leads: trial 0002" in line] == []
+    ranked = [line for line in lines if "│ 000" in line]
+    assert [re.findall(r"\b000\d\b", line)[0] for line in ranked] == ["0001", "0003", "0002"]
+    assert ["†" in line for line in ranked] == [False, False, True]
+    below = " ".join(line.strip() for line in lines[lines.index(ranked[-1]) :])
+    assert "† breaks a constraint (average_precision <= 0.45), ranked below those that break none" in below
 
 
 def test_a_terminal_gets_a_table_that_is_drawn_anew(recorder: Recorder) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tunelab.aims import Aims
 from tunelab.tuning.record import Recorder
 from tunelab.tuning.retention import Retention
 
@@ -20,12 +21,13 @@ class Bench:
     def __init__(self, folder: Path, recorder: Recorder, told: Callable[..., dict[str, Any]]) -> None:
         self.folder, self.recorder, self._told = folder, recorder, told
 
-    def trial(self, trial: str, f1: float, status: str = "finished") -> None:
+    def trial(self, trial: str, f1: float, status: str = "finished", parameters: int = 7) -> None:
         """Two epochs, the second chosen; files of both, and a checkpoint."""
         self.recorder.suggestion(trial, "", 0, {"family": "lstm"}, {})
         for epoch in (1, 2):
             metrics = {"val_f1": f1, "tune_average_precision": epoch / 10}
-            self.recorder.result(trial, self._told(epoch, weights=f"w{epoch}", **metrics))
+            told = self._told(epoch, weights=f"w{epoch}", **metrics)
+            self.recorder.result(trial, told | {"parameters": parameters})
             self.put(f"weights/{trial}-e{epoch:04d}.npz")
         self.put(f"checkpoints/{trial}/s000002.ckpt")
         if status != "running":
@@ -101,3 +103,24 @@ def test_what_an_earlier_process_was_killed_before_it_removed_goes_at_the_start(
         "weights/0005-e0002.npz",
         "checkpoints/0005/s000002.ckpt",
     }
+
+
+def test_weights_of_the_front_stay_beside_those_of_the_best(bench: Bench) -> None:
+    """Of what is over: a trial that runs may come to something else yet."""
+    bench.recorder.board.aims = Aims.of({"objectives": ["f1", "-parameters"], "constraints": ["parameters <= 900"]})
+    retention = listen(bench, keep=1)
+    bench.trial("0001", 0.2, parameters=50)
+    bench.trial("0002", 0.9, parameters=500)
+    bench.trial("0003", 0.3, parameters=100)
+    bench.trial("0004", 0.8, "running", parameters=10)
+    weights = {f"weights/{trial}-e0002.npz" for trial in ("0001", "0002", "0003")}
+    running = {"weights/0004-e0001.npz", "weights/0004-e0002.npz", "checkpoints/0004/s000002.ckpt"}
+    assert bench.files() == weights | running
+    assert not retention.spare("weights/0003-e0002.npz")
+    bench.trial("0005", 0.4, parameters=60)
+    bench.trial("0006", 0.99, parameters=1000)
+    assert bench.files() == {f"weights/{t}-e0002.npz" for t in ("0001", "0002", "0005")} | running
+    assert retention.spare("weights/0003-e0002.npz"), "beaten"
+    assert retention.spare("weights/0006-e0002.npz"), "not even the best F1 keeps one that breaks a constraint"
+    bench.recorder.end("0004", "finished")
+    assert bench.files() == {f"weights/{t}-e0002.npz" for t in ("0002", "0004")}

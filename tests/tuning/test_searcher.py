@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from ray.tune.search import Searcher
 
+from tunelab.aims import Aims
 from tunelab.errors import SpaceError
 from tunelab.journal import read
-from tunelab.models import chains, locate, starts
+from tunelab.models import chains, cost_of, locate, starts
 from tunelab.preprocessing import Preprocessing, chain_of
 from tunelab.space import Space, load_space, shipped
 from tunelab.tuning.record import Recorder
@@ -209,3 +212,50 @@ def test_proposals_that_do_not_fit_the_samples_are_replaced(tmp_path: Path, reco
 
 
 CONVOLUTIONS = "{repeat: 1, of: {filters: 4, kernel: {choice: [3, 64]}, stride: 1}}"
+
+
+def test_with_several_objectives_the_sampler_sees_tune_and_what_breaks_a_constraint(
+    tmp_path: Path, recorder_in: Open, told: Callable[..., dict[str, Any]]
+) -> None:
+    document = yaml.safe_load(shipped("quick.yaml").read_text())
+    path = tmp_path / "aims.yaml"
+    aims = {"objectives": ["f1", "-parameters"], "constraints": ["parameters <= 2e4", "recall >= 0.5"]}
+    path.write_text(yaml.safe_dump({**document, **aims, "start_from": []}))
+    space = load_space(path)
+    search, recorder = searcher(space, tmp_path, recorder_in)
+    for i in range(3):
+        config = suggested(search, f"k{i}")
+        cost = cost_of(config["params"], 160)
+        assert cost is None or cost.parameters <= 20_000, "known before it is trained"
+        metrics = {
+            "tune_average_precision": 0.3,
+            "tune_f1": 0.1 * i,
+            "val_f1": 0.9,
+            "recall": 0.9,
+            "tune_recall": 0.2 * i,
+        }
+        recorder.result(config["trial"], told(1, **metrics))
+        recorder.decision(config["trial"], epoch=1, by="asha", status="stopped", cause="not among the best")
+        search.on_trial_complete(f"k{i}")
+    assert search._proposals is not None
+    there = search._proposals.history(recorder.board.snapshot()).trials
+    assert [(t.state.name, t.values) for t in there] == [("COMPLETE", [pytest.approx(0.1 * i), -7.0]) for i in range(3)]
+    assert [t.constraints["recall >= 0.5"] for t in there] == pytest.approx([1.0, 0.6, 0.2])
+    assert {t.constraints["parameters <= 20000"] for t in there} == {0.0}
+    suggested(search, "k3")
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "nsga2", "random", "qmc"])
+def test_every_sampler_that_may_takes_several_objectives(
+    tmp_path: Path, recorder_in: Open, told: Callable[..., dict[str, Any]], sampler: Any
+) -> None:
+    aims = Aims.of({"objectives": ["f1", "-parameters"], "constraints": ["recall >= 0.5"]})
+    space = dataclasses.replace(load_space(shipped("quick.yaml")), sampler=sampler, aims=aims)
+    search, recorder = searcher(space, tmp_path, recorder_in)
+    for i in range(70 if sampler == "nsga2" else 16):
+        config = suggested(search, f"k{i}")
+        metrics = {"tune_average_precision": 0.3, "tune_f1": 0.01 * i, "tune_recall": 0.1 * (i % 9)}
+        recorder.result(config["trial"], told(1, **metrics))
+        recorder.decision(config["trial"], epoch=1, by="epochs", status="finished", cause="")
+        search.on_trial_complete(f"k{i}")
+    assert len({str(t.params) for t in recorder.board.snapshot()}) == len(recorder.board.trials)

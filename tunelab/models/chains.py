@@ -13,9 +13,10 @@ from pydantic import ValidationError
 
 from tunelab.domains import Choice, Domain, Node
 from tunelab.errors import SpaceError
+from tunelab.faults import explain
 from tunelab.models.family import Section
 from tunelab.preprocessing import Preprocessing
-from tunelab.space import Space, explain
+from tunelab.space import Space
 
 MOST_CHAINS = 64
 """Of a space; each is computed and kept on every node."""

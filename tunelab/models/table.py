@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ConfigDict, ValidationError
 
 from tunelab.errors import ModelError, did_you_mean
+from tunelab.faults import explain
 from tunelab.models import (
     birnn,
     conv2d_rnn,
@@ -22,7 +23,6 @@ from tunelab.models import (
 )
 from tunelab.models.family import Family, Params
 from tunelab.models.tally import Cost, Tally
-from tunelab.space import explain
 from tunelab.statistics import Statistics
 
 if TYPE_CHECKING:

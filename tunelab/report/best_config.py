@@ -1,4 +1,4 @@
-"""``best_config.yaml``: the winner as a configuration that can be trained again."""
+"""``best_config.yaml``, and those of the front: a trial as a configuration that can be trained again."""
 
 from __future__ import annotations
 
@@ -38,6 +38,30 @@ def best_config_yaml(facts: Facts, trial: Trial) -> str:
         facts: of the run.
         trial: the winner.
     """
+    return _yaml(
+        facts,
+        trial,
+        f"The best configuration of the run {clean(facts.run.name)}: {_who(trial)}.",
+        "Train it again: tunelab train best_config.yaml --data PATH",
+    )
+
+
+def front_config_yaml(facts: Facts, trial: Trial) -> str:
+    """As :func:`best_config_yaml`, of a trial on the front."""
+    objectives = ", ".join(map(str, facts.board.aims.objectives))
+    return _yaml(
+        facts,
+        trial,
+        f"On the front of {objectives} of the run {clean(facts.run.name)}: {_who(trial)}.",
+        f"Train it again: tunelab train {trial.trial}.yaml --data PATH",
+    )
+
+
+def _who(trial: Trial) -> str:
+    return f"trial {clean(trial.trial)}{f' ({clean(trial.name)})' if trial.name else ''}"
+
+
+def _yaml(facts: Facts, trial: Trial, first: str, last: str) -> str:
     config: dict[str, Any] = {
         "name": clean(trial.name) or f"{clean(facts.run.name)}-{clean(trial.trial)}",
         "family": trial.family,
@@ -48,12 +72,11 @@ def best_config_yaml(facts: Facts, trial: Trial) -> str:
         "threshold": finite(trial.measured("threshold")),
     }
     said = [
-        f"The best configuration of the run {clean(facts.run.name)}: trial {clean(trial.trial)}"
-        + (f" ({clean(trial.name)})." if trial.name else "."),
+        first,
         f"Validation F1 {score(trial.val_f1)} {_when(facts, trial)}, {measured_on(facts, trial, 'validation')}.",
         f"Always answering positive scores {score(baseline_of(facts, trial))} there.",
         *_thresholds(trial),
-        "Train it again: tunelab train best_config.yaml --data PATH",
+        last,
     ]
     body = yaml.dump(config, Dumper=_Plain, sort_keys=False, allow_unicode=True, default_flow_style=None, width=110)
     return "".join(f"# {line}\n" for line in said) + body

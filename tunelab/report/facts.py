@@ -112,6 +112,27 @@ class Facts:
         ranked = {trial.trial for trial in self.ranked}
         return [trial for trial in self.board.trials.values() if trial.trial not in ranked]
 
+    @property
+    def front(self) -> list[Trial]:
+        """The trials that no other one beats in all objectives together; none where there is one objective."""
+        return self.board.front() if self.board.aims.several else []
+
+    @property
+    def breaking(self) -> list[Trial]:
+        """Those of :attr:`ranked` that break a constraint, and so rank below all others."""
+        return [trial for trial in self.ranked if self.board.aims.broken(trial)]
+
+    @property
+    def aimed_at(self) -> set[str]:
+        """What objectives and constraints are about."""
+        aims = self.board.aims
+        return {one.name for one in aims.objectives} | {one.name for one in aims.constraints}
+
+    @property
+    def constraints(self) -> str:
+        """``parameters <= 1000000, recall >= 0.5``; empty without any."""
+        return ", ".join(map(str, self.board.aims.constraints))
+
     def final_of(self, trial: Trial, split: str) -> Mapping[str, Any] | None:
         """What the ``final`` record says of this trial on a split; None when it speaks of another one."""
         if self.final is None or self.final.get("trial") != trial.trial:

@@ -6,6 +6,7 @@ taken as they are, and there matplotlib escapes the text.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
@@ -21,7 +22,8 @@ from tunelab.report import words
 from tunelab.report.best_config import best_config_yaml
 from tunelab.report.compare import differences, hand_run
 from tunelab.report.facts import Facts
-from tunelab.report.plots import LEADERS, all_trials, learning_curves
+from tunelab.report.front import HEADINGS, members, title
+from tunelab.report.plots import LEADERS, all_trials, front_of, learning_curves
 from tunelab.report.summary import baseline_of, causes, judged, verdict
 from tunelab.space import Start
 
@@ -75,6 +77,11 @@ def _context(facts: Facts) -> dict[str, Any]:
         "curves": Markup(learning_curves(ranked, _first_baseline(facts))) if ranked else "",  # noqa: S704 - escaped there
         "leaders": min(LEADERS, len(ranked)),
         "overview": Markup(all_trials(trials, baseline)) if len(trials) > 1 else "",  # noqa: S704 - likewise
+        "breaking": {trial.trial for trial in facts.breaking},
+        "front": members(facts),
+        "front_title": title(facts),
+        "front_headings": [HEADINGS[one.name] for one in facts.board.aims.objectives],
+        "front_figure": Markup(_front_figure(facts)),  # noqa: S704 - likewise
         "failures": causes(facts, "failed"),
         "stops": causes(facts, "stopped"),
         "hand_run": hand,
@@ -87,6 +94,31 @@ def _context(facts: Facts) -> dict[str, Any]:
 
 _STATUSES = ("finished", "stopped", "failed", "interrupted", "waiting", "running")
 _HAND_RUN_POSITIVES, _HAND_RUN_TRACES = 3560, 30_000
+
+
+def _front_figure(facts: Facts) -> str:
+    """The trials by two objectives; none for more of them, or where nothing can be drawn."""
+    aims = facts.board.aims
+    if len(aims.objectives) != 2:
+        return ""
+    comparable = [trial for trial in facts.ranked if trial.pooled] or facts.ranked
+    pairs = {trial.trial: _pair(aims.values(trial, "validation")) for trial in (*comparable, *facts.front)}
+    if not any(math.isfinite(sum(pair)) for pair in pairs.values()):
+        return ""
+    breaking = {trial.trial for trial in facts.breaking}
+    first, second = aims.objectives
+    return front_of(
+        [pair for name, pair in pairs.items() if name not in breaking],
+        [pair for name, pair in pairs.items() if name in breaking],
+        [(trial.trial, *pairs[trial.trial]) for trial in facts.front],
+        axes=(HEADINGS[first.name], HEADINGS[second.name]),
+        less=(first.less, second.less),
+    )
+
+
+def _pair(values: tuple[float, ...]) -> tuple[float, float]:
+    first, second = values
+    return first, second
 
 
 def _tiles(facts: Facts, best: Trial | None) -> list[dict[str, str]]:

@@ -31,7 +31,7 @@ BASE = (
     "mean_jaccard",
 )
 """The columns that others may rely on, in this order; those of :data:`MORE` and the dimensions follow."""
-MORE = ("chosen_epoch", "tn", "tune_average_precision", "cause", "judged_on")
+MORE = ("chosen_epoch", "tn", "tune_average_precision", "cause", "judged_on", "predict_ms", "breaks", "front")
 _MEASURES = ("threshold", "val_f1_at_half", "val_average_precision", "precision", "recall", "mean_jaccard")
 _COUNTS = ("tp", "fp", "fn", "tn")
 
@@ -43,8 +43,9 @@ def leaderboard_csv(facts: Facts) -> bytes:
     named like another column gets the suffix ``_param``.
     """
     columns = {dimension: _column(dimension) for dimension in facts.run.dimensions}
-    rows = [_row(trial, rank, columns, _judged_on(facts, trial)) for rank, trial in enumerate(facts.ranked, start=1)]
-    rows += [_row(trial, None, columns, _judged_on(facts, trial)) for trial in facts.unranked]
+    front = {trial.trial for trial in facts.front} if facts.board.aims.several else None
+    ranks = [*((rank, trial) for rank, trial in enumerate(facts.ranked, start=1)), *((None, t) for t in facts.unranked)]
+    rows = [_row(trial, rank, columns) | _judgement(facts, trial, front) for rank, trial in ranks]
     table = pd.DataFrame(rows, columns=[*BASE, *MORE, *columns.values()], dtype=object)
     return table.to_csv(index=False).encode()
 
@@ -59,7 +60,18 @@ def _judged_on(facts: Facts, trial: Trial) -> str:
     return "first fold" if facts.on_first(trial) else f"{facts.folds} folds"
 
 
-def _row(trial: Trial, rank: int | None, columns: dict[str, str], judged_on: str) -> dict[str, Any]:
+def _judgement(facts: Facts, trial: Trial, front: set[str] | None) -> dict[str, Any]:
+    """On what it was judged, and how it stands to the aims; nothing without a chosen epoch."""
+    if not trial.chosen:
+        return {}
+    return {
+        "judged_on": _judged_on(facts, trial),
+        "breaks": "; ".join(map(str, facts.board.aims.broken(trial))),
+        "front": None if front is None else trial.trial in front,
+    }
+
+
+def _row(trial: Trial, rank: int | None, columns: dict[str, str]) -> dict[str, Any]:
     chosen = trial.chosen
     row: dict[str, Any] = {
         "rank": rank,
@@ -76,7 +88,7 @@ def _row(trial: Trial, rank: int | None, columns: dict[str, str], judged_on: str
         row |= {"chosen_epoch": chosen.epoch, "val_f1": finite(trial.val_f1)}
         row |= {name: finite(trial.measured(name)) for name in (*_MEASURES, "tune_average_precision")}
         row |= {name: _count(trial.measured(name)) for name in _COUNTS}
-        row["judged_on"] = judged_on
+        row["predict_ms"] = finite(trial.predict_ms)
     return row | {column: cell(trial.point.get(name)) for name, column in columns.items()}
 
 

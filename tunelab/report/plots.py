@@ -16,13 +16,16 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from tunelab.ranking import Epoch, Trial
 from tunelab.report.words import clean
 
 LEADERS = 5
 """How many trials have their learning curves drawn."""
+
+NAMED = 12
+"""How many trials of a front are named in its figure."""
 
 _INK, _MUTED, _RULE, _BASELINE = "#010101", "#010102", "#010103", "#010104"
 _SERIES = ("#020201", "#020202", "#020203", "#020204", "#020205")
@@ -118,6 +121,59 @@ def all_trials(trials: Sequence[Trial], baseline: float | None) -> str:
     return _svg("all-trials", (9.6, 3.1), draw)
 
 
+def front_of(
+    trials: Sequence[tuple[float, float]],
+    breaking: Sequence[tuple[float, float]],
+    front: Sequence[tuple[str, float, float]],
+    *,
+    axes: tuple[str, str],
+    less: tuple[bool, bool],
+) -> str:
+    """Trials by two objectives, those of the front named and joined; undefined values are left out.
+
+    Args:
+        trials: the first and the second objective of those that keep all constraints, the front among them.
+        breaking: the same of the others.
+        front: name, first and second objective.
+        axes: what the first and the second objective are called.
+        less: whether less is better of each; its values are then above 0.
+    """
+    named = sorted((second, first, name) for name, first, second in front if math.isfinite(first + second))
+    best = [(first, second) for second, first, _ in named]
+    groups: list[tuple[str, Sequence[tuple[float, float]], dict[str, Any]]] = [
+        ("breaks a constraint", breaking, {"marker": "x", "color": _BASELINE}),
+        ("beaten", [pair for pair in trials if pair not in best], _RING),
+        ("on the front", best, {"marker": "o", "color": _SERIES[0]}),
+    ]
+
+    def draw(figure: Figure) -> None:
+        plot = figure.subplots()
+        for label, pairs, look in groups:
+            if any(math.isfinite(sum(pair)) for pair in pairs):
+                plot.scatter(
+                    [x for _, x in pairs], [y for y, _ in pairs], s=26, linewidths=1.2, label=label, zorder=3, **look
+                )
+        if named:  # what lies on the worse side of this line is beaten
+            where: Any = "post" if less[1] else "pre"
+            across, up, _ = zip(*named, strict=True)
+            plot.step(across, up, where=where, color=_SERIES[0], linewidth=1, alpha=0.55)
+        for x, y, name in named[:NAMED]:
+            plot.annotate(clean(name, 28), (x, y), xytext=(4, 4), textcoords="offset points", fontsize=8, color=_INK)
+        for axis, own in ((plot.yaxis, less[0]), (plot.xaxis, less[1])):
+            low, high = axis.get_data_interval()
+            if own and high >= 10 * low > 0:
+                (plot.set_yscale if axis is plot.yaxis else plot.set_xscale)("log")
+                axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 1000 * low else (1,)))
+                axis.set_minor_formatter(NullFormatter())
+            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.12g}"))
+        plot.set_ylabel(axes[0])
+        plot.set_xlabel(axes[1])
+        figure.legend(loc="outside lower center", ncols=3)
+
+    return _svg("front", (9.6, 3.9), draw)
+
+
+_RING = {"marker": "o", "edgecolors": _MUTED, "facecolors": "none"}
 _MARKS = (
     ("finished", "o", _SERIES[0], True),
     ("stopped", "o", _SERIES[0], False),

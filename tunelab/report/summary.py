@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tunelab.metrics import always_positive_f1
 from tunelab.ranking import Trial
 from tunelab.report.facts import Facts
+from tunelab.report.front import front_json
 from tunelab.report.words import clean, finite, interval, score, whole
 
 _MEASURES = ("f1", "average_precision")
@@ -35,6 +36,10 @@ def summary(facts: Facts) -> dict[str, Any]:
         "failed": statuses["failed"],
         "status_counts": dict(sorted(statuses.items())),
         "causes": causes(facts, "failed"),
+        "objectives": list(map(str, facts.board.aims.objectives)),
+        "constraints": list(map(str, facts.board.aims.constraints)),
+        "breaking": len(facts.breaking),
+        "front": front_json(facts),
         "best": _best(facts, best) if best else None,
     }
 
@@ -107,6 +112,8 @@ def verdict(facts: Facts) -> str:
             return "No trial has begun yet."
         if statuses["failed"] == statuses.total():
             return f"No trial succeeded: all {statuses.total()} failed; the causes are below."
+        if facts.breaking:
+            return _none_keeps(facts)
         return f"No trial has a validation F1 yet: {_counted(statuses)}."
     baseline = baseline_of(facts, best)
     who = f"Trial {clean(best.trial)} ({clean(best.name) + ', ' if best.name else ''}{clean(best.family)})"
@@ -115,7 +122,30 @@ def verdict(facts: Facts) -> str:
     if baseline is not None:
         low = finite((judged(facts, best, "validation") or {}).get("f1_low"))
         said += f", {_against(best.val_f1, low, baseline)}"
-    return said + ". " + _tested(facts, best)
+    return " ".join([f"{said}.", _tested(facts, best), *_aimed(facts)])
+
+
+def _none_keeps(facts: Facts) -> str:
+    """Why there is no winner, and who comes nearest."""
+    aims, there = facts.board.aims, facts.breaking
+    nearest = min(there, key=lambda trial: sum(aims.violations(trial, "validation")))
+    broken = ", ".join(map(str, aims.broken(nearest)))
+    return (
+        f"No winner: none of {len(there)} trials with a validation F1 keeps the constraints ({facts.constraints}). "
+        f"Nearest comes trial {clean(nearest.trial)} ({clean(nearest.family)}, {whole(nearest.parameters)} parameters, "
+        f"validation F1 {score(nearest.val_f1)}), which breaks {broken}. Loosen them, or widen the space."
+    )
+
+
+def _aimed(facts: Facts) -> Iterator[str]:
+    """What constraints and further objectives came to, a sentence each."""
+    if facts.breaking:
+        counted = f"{len(facts.breaking)} of {len(facts.ranked)} trials"
+        yield f"{counted} break the constraints ({facts.constraints}) and rank below all that keep them."
+    if facts.board.aims.several:
+        objectives = ", ".join(map(str, facts.board.aims.objectives))
+        count = len(facts.front)
+        yield f"On the front of {objectives}: {count} trial{'' if count == 1 else 's'}; test judges the winner alone."
 
 
 def baseline_of(facts: Facts, trial: Trial) -> float | None:

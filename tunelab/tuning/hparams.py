@@ -42,7 +42,12 @@ POOLED = {
 }
 """More of them where there are folds; the others, and the curves, are of the first fold."""
 
-_TAGS = {"loss": "train/loss", "learning_rate": "train/learning_rate", "threshold": "tune/threshold"}
+_TAGS = {
+    "loss": "train/loss",
+    "learning_rate": "train/learning_rate",
+    "threshold": "tune/threshold",
+    "predict_ms": "time/predict_ms",
+}
 _SPLITS = {"tune_": "tune/", "val_": "validation/"}
 _POOLED_METRICS = dict(zip(POOLED, ("val_f1", "val_average_precision", "tune_average_precision"), strict=True))
 _ENDS = {

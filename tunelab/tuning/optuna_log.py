@@ -72,7 +72,7 @@ class Endings:
             self._begun[record["trial"]] = record.get("time", 0.0)
         elif record["kind"] == "end":
             trial = self._board.trials[record["trial"]]
-            if not trial.unfinished and trial.trial in self._begun:
+            if trial.over and trial.trial in self._begun:
                 return Ended(trial=trial, begun=self._begun.pop(trial.trial), over=record.get("time", 0.0))
         return None
 
@@ -155,7 +155,7 @@ class OptunaLog:
         """A listener of the recorder."""
         if kind == "suggestion":
             self._begun[trial.trial] = self._recorder.records[-1]["time"]
-        elif kind == "end" and not trial.unfinished:
+        elif kind == "end" and trial.over:
             if not self._whole or not self._path.exists():
                 self.begin()
                 return

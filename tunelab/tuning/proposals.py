@@ -54,6 +54,8 @@ HISTORY = 300
 """Trials that a model is made from at most, besides those that run."""
 BEST = 40
 """Of them the best; the model's good ones are at most 25 (Optuna), or a tenth where there are several aims."""
+_HOPELESS = 1e6
+"""What a constraint of an unknown value counts as."""
 _BOOKKEEPERS = ("cmaes", "nsga2", "qmc")
 
 Values = Callable[[Trial], Sequence[float]]
@@ -65,23 +67,22 @@ class Proposals:
     """Proposes params of a space.
 
     Args:
-        space: with the name of its sampler.
+        space: with its aims and the name of its sampler.
         seed: of the search.
-        values: what the sampler is told of a trial.
-        aims: how many values that are.
+        values: what the sampler is told of a trial, a number for each objective.
 
     Raises:
         SpaceError: the sampler cannot be had.
     """
 
-    def __init__(self, space: Space, seed: int, values: Values, aims: int = 1) -> None:
+    def __init__(self, space: Space, seed: int, values: Values) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._space = space
         self._seed = seed
         self._values = values
-        self._directions = [StudyDirection.MAXIMIZE] * aims
+        self._directions = [StudyDirection.MAXIMIZE] * len(space.aims.objectives)
         self._places: dict[str, Place] = {}
-        check_sampler(space, aims)
+        check_sampler(space)
         self._books: optuna.Study | None = None
         self._asked: dict[str, int] = {}
         """Trial -> its number in the books, until it is told."""
@@ -159,6 +160,9 @@ class Proposals:
             if trial.status == "failed" or any(map(math.isnan, values)):
                 self._books.tell(asked, state=TrialState.FAIL)
             else:
+                one = optuna.trial.Trial(self._books, self._books.get_trials(deepcopy=False)[asked]._trial_id)
+                for name, excess in self._broken(trial).items():
+                    one.set_constraint(name, excess)
                 self._books.tell(asked, list(values))
 
     def _book(self, books: optuna.Study, trial: str) -> None:
@@ -195,7 +199,16 @@ class Proposals:
             more = {"values": list(values)}
         else:
             state, more = TrialState.PRUNED, {"intermediate_values": {trial.epochs[-1].epoch: values[0]}}
-        return optuna.trial.create_trial(state=state, params=params, distributions=distributions, **more)
+        broken = self._broken(trial) if more else {}
+        return optuna.trial.create_trial(
+            state=state, params=params, distributions=distributions, constraints=broken, **more
+        )
+
+    def _broken(self, trial: Trial) -> dict[str, float]:
+        """By how much a trial breaks each constraint, as far as the sampler may know; finite, as Optuna adds them up."""
+        aims = self._space.aims
+        told = zip(aims.constraints, aims.violations(trial, "tune"), strict=True)
+        return {str(one): min(excess, _HOPELESS) for one, excess in told}
 
     def _empty(self) -> optuna.Study:
         return optuna.create_study(directions=self._directions)
@@ -220,8 +233,8 @@ class Proposals:
         return evenly
 
 
-def check_sampler(space: Space, aims: int) -> None:
-    """Whether a space's sampler can be had, and can do with so many aims.
+def check_sampler(space: Space) -> None:
+    """Whether a space's sampler can be had, and can do with its objectives.
 
     Raises:
         SpaceError: says what is missing.
@@ -229,8 +242,8 @@ def check_sampler(space: Space, aims: int) -> None:
     place = f"{space.source}: sampler: {space.sampler}"
     if space.sampler == "gp" and importlib.util.find_spec("torch") is None:
         raise SpaceError(f"{place}: needs PyTorch; install it with: pip install 'tunelab[gp]', or use tpe")
-    if space.sampler == "cmaes" and aims > 1:
-        raise SpaceError(f"{place}: knows one aim, and there are {aims} objectives; use tpe or nsga2")
+    if space.sampler == "cmaes" and space.aims.several:
+        raise SpaceError(f"{place}: knows one, and there are {len(space.aims.objectives)} objectives; use tpe or nsga2")
 
 
 def bounded(trials: Sequence[Trial], values: Values, most: int) -> list[Trial]:

@@ -120,6 +120,8 @@ class Reporter:
             values = [number(trial.measured(name)) for name in _SHOWN]
             if self._on_first(trial):
                 values[0] += _FIRST_ONLY
+            if self._board.aims.broken(trial):
+                values[0] += _BREAKS
             name = f"{trial.trial} {clean(trial.name)}".strip()
             place = "" if math.isnan(trial.val_f1) else str(rank)
             when = f"{epoch.epoch}/{trial.epochs[-1].epoch}" if epoch else ""
@@ -131,6 +133,9 @@ class Reporter:
         below = f"AP: average precision; always answering positive: F1 {baseline} on {where}"
         if any(map(self._on_first, ranked[:ROWS])):
             below += f"; {_FIRST_ONLY} on the first fold only, ranked below those judged on all"
+        if any(map(self._board.aims.broken, ranked[:ROWS])):
+            said = ", ".join(map(str, self._board.aims.constraints))
+            below += f"; {_BREAKS} breaks a constraint ({said}), ranked below those that break none"
         if len(ranked) > ROWS:
             below = f"{len(ranked) - ROWS} more; {below}"
         failed = sum(t.status == "failed" for t in self._board.snapshot())
@@ -151,7 +156,7 @@ class Reporter:
         return [name for name, values in seen.items() if len(values) > 1]
 
 
-_FIRST_ONLY = "*"
+_FIRST_ONLY, _BREAKS = "*", "†"
 _SHOWN = ("val_f1", "val_average_precision", "precision", "recall")
 
 

@@ -17,14 +17,14 @@ CHECKPOINTS, WEIGHTS = "checkpoints/", "weights/"
 class Retention:
     """Removes files of trials that ended from a run's folder.
 
-    A trial that is over has no use for its checkpoints. Weights are kept of the ``keep`` best of those that are over:
-    more of them end, so that one that is not among the best never comes back. Those of a trial that can still go on
-    are never touched.
+    A trial that is over has no use for its checkpoints. Weights are kept of the ``keep`` best of those that are over,
+    and, where there are several objectives, of those that no other one that is over beats: more of them end, so that
+    one that is neither never comes back. Those of a trial that can still go on are never touched.
 
     Args:
         folder: the run's.
         board: its leaderboard.
-        keep: how many, one at least.
+        keep: how many of the best, one at least.
     """
 
     def __init__(self, folder: Path, board: Leaderboard, keep: int) -> None:
@@ -89,8 +89,9 @@ class Retention:
         return [stored.file for stored in trial.stored()] if kept else []
 
     def _best(self) -> set[str]:
-        over = [trial.trial for trial in self._board.ranked() if trial.over]
-        return set(over[: self._keep])
+        over = [trial for trial in self._board.ranked() if trial.over]
+        front = self._board.front(over) if self._board.aims.several else []
+        return {trial.trial for trial in (*over[: self._keep], *front)}
 
     def _drop(self, trial: Trial, *, kept: bool) -> None:
         keys = [*self._store.list(f"{CHECKPOINTS}{trial.trial}/"), *self._store.list(f"{WEIGHTS}{trial.trial}")]

@@ -11,7 +11,7 @@ import errno
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,7 +22,7 @@ from tunelab.errors import NoTrialSucceededError, StorageError
 from tunelab.mirror import Mirror
 from tunelab.models import starts
 from tunelab.progress import plain
-from tunelab.ranking import Trial
+from tunelab.ranking import Leaderboard, Trial
 from tunelab.report import write_report
 from tunelab.tuning.cluster_session import check_resources, gpus_of_a_trial, places, ray_session
 from tunelab.tuning.hold import Hold
@@ -65,7 +65,7 @@ def run_search(plan: Plan, hold: Hold, console: Console) -> SearchResult:
         console: where the leaderboard is shown.
 
     Raises:
-        NoTrialSucceededError: no trial can be ranked; the report is written all the same.
+        NoTrialSucceededError: no trial can be ranked, or none keeps the constraints; the report is written.
         StorageError: results cannot be written; what is local is kept.
         ClusterError: no cluster answers, or it lacks what a trial asks for.
     """
@@ -96,7 +96,7 @@ def run_search(plan: Plan, hold: Hold, console: Console) -> SearchResult:
     from tunelab.tuning.interrupt import received
 
     if report["best"] is None and not received():
-        raise NoTrialSucceededError(_causes(recorder.board.trials.values(), plan))
+        raise NoTrialSucceededError(_causes(recorder.board, plan))
     return SearchResult(folder=plan.folder, report=report, exit_code=128 + received() if received() else 0)
 
 
@@ -295,10 +295,15 @@ def _tune(search: _Search, seconds: float | None) -> None:
         raise search.recorder.fault
 
 
-def _causes(trials: Iterable[Trial], plan: Plan) -> str:
-    """Why no trial can be ranked, equal causes together."""
-    causes = Counter(t.cause or t.status for t in trials)
+def _causes(board: Leaderboard, plan: Plan) -> str:
+    """Why there is no winner, equal causes together."""
+    report = plan.folder / "report.html"
+    if any(trial.val_f1 == trial.val_f1 for trial in board.ranked()):
+        broken = Counter(str(one) for trial in board.ranked() for one in board.aims.broken(trial))
+        lines = [f"  {count} x {one} is broken" for one, count in broken.most_common()]
+        return "\n".join([f"no trial of this search keeps the constraints; loosen them; report: {report}", *lines])
+    causes = Counter(t.cause or t.status for t in board.snapshot())
     lines = [f"  {count} x {cause}" for cause, count in causes.most_common(5)]
     if not lines:
         lines = ["  no trial was started in the time given; allow more with --time-budget"]
-    return "\n".join([f"no trial of this search can be ranked; report: {plan.folder / 'report.html'}", *lines])
+    return "\n".join([f"no trial of this search can be ranked; report: {report}", *lines])

@@ -19,9 +19,10 @@ from typing import Any, Protocol
 import numpy as np
 from ray.tune.search import Searcher
 
-from tunelab.errors import SpaceError
+from tunelab.aims import Aims
+from tunelab.errors import ModelError, SpaceError
 from tunelab.journal import Record
-from tunelab.models import check_fit, normalise
+from tunelab.models import check_fit, cost_of, normalise, outline
 from tunelab.preprocessing import Preprocessing, chain_of
 from tunelab.ranking import Trial
 from tunelab.space import Space, Start
@@ -193,7 +194,12 @@ class SpaceSearcher(Searcher):  # type: ignore[misc]
             self._proposals.told(self._recorder.board.trials[trial])
 
     def _values(self, trial: Trial) -> Sequence[float]:
-        return [self._recorder.best_dense(trial.trial)]
+        """What the sampler is told: for F1 alone average precision, which moves long before F1 does."""
+        aims = self._space.aims
+        if aims.objectives == Aims().objectives:
+            return [self._recorder.best_dense(trial.trial)]
+        told = zip(aims.objectives, aims.values(trial, "tune"), strict=True)
+        return [-value if one.less else value for one, value in told]
 
     def save(self, checkpoint_path: str) -> None:
         """Ray asks for a file; it holds nothing, since the journal is what a search is rebuilt from."""
@@ -204,7 +210,7 @@ class SpaceSearcher(Searcher):  # type: ignore[misc]
 
 
 def fitting(space: Space, samples: Mapping[Preprocessing, int]) -> Fit:
-    """Params in full, of models that can be built on the data set.
+    """Params in full, of models that can be built on the data set and break no constraint that is known before training.
 
     Args:
         space: whose proposals they are.
@@ -213,7 +219,10 @@ def fitting(space: Space, samples: Mapping[Preprocessing, int]) -> Fit:
 
     def fit(raw: dict[str, Any]) -> dict[str, Any]:
         params = normalise(raw, space.source)
-        check_fit(params, samples[chain_of(params)])
+        n_samples = samples[chain_of(params)]
+        check_fit(params, n_samples)
+        if space.aims.constraints and any(space.aims.known_violations(cost_of(params, n_samples))):
+            raise ModelError(f"constraints: {outline(params)} breaks one")
         return params
 
     return fit
