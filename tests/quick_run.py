@@ -74,10 +74,11 @@ class QuickRun:
 
     def start(self, *words: str) -> QuickRun:
         self.output = []
+        path = os.pathsep.join(filter(None, [str(HERE), os.environ.get("PYTHONPATH", "")]))
         self.process = subprocess.Popen(
             [sys.executable, str(HERE / "quick_run.py"), *words],
             cwd=self.folder,
-            env={**os.environ, "PYTHONPATH": str(HERE), "TUNELAB_QUICK_SECONDS": "0.05", **self.environment},
+            env={**os.environ, "PYTHONPATH": path, "TUNELAB_QUICK_SECONDS": "0.05", **self.environment},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -29,6 +29,7 @@ FLOORS = {  # module or room -> floor; a room is a folder, all of whose modules 
     "journal": 1,
     "halving": 1,
     "ranking": 1,
+    "spending": 1,
     "s3": 1,
     "storage": 1,
     "archive": 1,

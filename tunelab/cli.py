@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tunelab import __version__, data_commands, run_commands
-from tunelab.command import add_s3, command, positive, s3_options, seconds, share
+from tunelab.command import add_s3, command, hours, positive, s3_options, seconds, share
 from tunelab.errors import EXIT_INTERRUPTED, EXIT_UNREAD, TunelabError, UsageError
 
 _LONGEST = 4000
@@ -86,13 +86,22 @@ def parser() -> argparse.ArgumentParser:
     )
     search.add_argument("--name", help="of the run (default: the space's name and the time)")
     search.add_argument(
-        "--trials", type=int, metavar="N", help="how many (default: the space's, or no limit with --time-budget)"
+        "--trials",
+        type=int,
+        metavar="N",
+        help="how many (default: the space's, or no limit with --time-budget or --gpu-hours)",
     )
     search.add_argument(
         "--time-budget",
         type=seconds,
         metavar="TIME",
         help="such as 90s, 30m, 1h30m: start no trial and train no longer after it",
+    )
+    search.add_argument(
+        "--gpu-hours",
+        type=hours,
+        metavar="X",
+        help="of all trials together, such as 2.5: start no trial and train no longer when they are used",
     )
     search.add_argument("--max-epochs", type=int, metavar="N", help="epochs of a trial at most (default: the space's)")
     search.add_argument(
@@ -160,6 +169,7 @@ def _search(args: argparse.Namespace) -> int:
         name=args.name,
         trials=args.trials,
         time_budget=args.time_budget,
+        gpu_hours=args.gpu_hours,
         max_epochs=args.max_epochs,
         concurrent=args.concurrent,
         cpus_per_trial=args.cpus_per_trial,
