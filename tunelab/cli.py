@@ -121,6 +121,17 @@ def parser() -> argparse.ArgumentParser:
     search.add_argument(
         "--keep", type=int, default=10, metavar="N", help="keep the weights of the N best trials (default: 10)"
     )
+    search.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="say what would be done, and how long it would take by a few epochs that are timed; no run is begun",
+    )
+    search.add_argument(
+        "--probe",
+        type=seconds,
+        metavar="TIME",
+        help="of --dry-run: time epochs no longer than this (default: 30s)",
+    )
     run_commands.add_care(search, defaults=True)
     run_commands.add_where(search)
     add_s3(search)
@@ -160,10 +171,9 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _search(args: argparse.Namespace) -> int:
-    from tunelab.search import search
+    from tunelab.search import SearchOptions, search
 
-    result = search(
-        args.space,
+    given = SearchOptions(
         data=args.data,
         storage=args.storage,
         name=args.name,
@@ -184,7 +194,14 @@ def _search(args: argparse.Namespace) -> int:
         keep=args.keep,
         debug=args.debug,
     )
-    return result.exit_code
+    if args.dry_run:
+        from tunelab.dry_run import PROBE_SECONDS, plan_search
+
+        plan_search(args.space, probe=args.probe or PROBE_SECONDS, **given)
+        return 0
+    if args.probe is not None:
+        raise UsageError("--probe: goes with --dry-run, which is not given; add it, or leave --probe out")
+    return search(args.space, **given).exit_code
 
 
 def _models(args: argparse.Namespace) -> int:

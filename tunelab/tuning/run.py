@@ -71,17 +71,7 @@ def run_search(plan: Plan, hold: Hold, console: Console) -> SearchResult:
     recorder = Recorder(hold.journal)
     shutil.rmtree(plan.folder / ".ray", ignore_errors=True)
     with ray_session(plan.address, debug=plan.debug) as there:
-        gpus = gpus_of_a_trial(plan.gpus, there)
-        concurrent = plan.options.concurrent
-        if plan.address is not None and plan.gpus is None and not gpus:
-            console.print(
-                "No GPU is in the cluster now, so trials ask for none; if it adds some, use --gpus-per-trial."
-            )
-        if plan.address is None:
-            check_resources(plan.cpus, gpus, there)
-            # proposals made ahead of time would know less than those made when a place is free
-            concurrent = concurrent or places(plan.cpus, gpus, there)
-        check_gpu_hours(plan.options.gpu_hours, gpus)
+        gpus, concurrent = agreed(plan, there, console)
         search = _Search(
             plan=plan,
             recorder=recorder,
@@ -104,6 +94,29 @@ def run_search(plan: Plan, hold: Hold, console: Console) -> SearchResult:
     if report["best"] is None and not received():
         raise NoTrialSucceededError(_causes(recorder.board.trials.values(), plan))
     return SearchResult(folder=plan.folder, report=report, exit_code=128 + received() if received() else 0)
+
+
+def agreed(plan: Plan, there: Mapping[str, float], console: Console) -> tuple[float, int | None]:
+    """GPUs of a trial, and trials at a time (None: as many as Ray finds places for).
+
+    Args:
+        plan: what was asked for.
+        there: resources of Ray.
+        console: for a note.
+
+    Raises:
+        UsageError: this machine can never give that, or GPU-hours are limited and none would be used.
+    """
+    gpus = gpus_of_a_trial(plan.gpus, there)
+    concurrent = plan.options.concurrent
+    if plan.address is not None and plan.gpus is None and not gpus:
+        console.print("No GPU is in the cluster now, so trials ask for none; if it adds some, use --gpus-per-trial.")
+    if plan.address is None:
+        check_resources(plan.cpus, gpus, there)
+        # proposals made ahead of time would know less than those made when a place is free
+        concurrent = concurrent or places(plan.cpus, gpus, there)
+    check_gpu_hours(plan.options.gpu_hours, gpus)
+    return gpus, concurrent
 
 
 def _assemble(search: _Search) -> None:
