@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tunelab.forecast import TAKE_UP, Forecast, Limits, Pace, forecast, halved, span
+from tunelab.forecast import TAKE_UP, Forecast, Halved, Limits, Pace, forecast, halved, passing, span
 from tunelab.halving import Rules
 
 
@@ -20,37 +20,51 @@ def pace(trials: float = 10, **given: Any) -> Pace:
 
 
 def ahead(*paces: Pace, **given: Any) -> Forecast:
-    limits = Limits(**{"trials": round(sum(p.trials for p in paces)), "seconds": None, "gpu_hours": None,
-                       **{k: given.pop(k) for k in list(given) if k in ("trials", "seconds", "gpu_hours")}})  # fmt: skip
+    all_of = {"trials": round(sum(one.trials for one in paces)), "seconds": None, "gpu_hours": None}
+    limits = Limits(**{name: given.pop(name, value) for name, value in all_of.items()})
     usual = {"folds": 0, "places": 1, "gpus": 0.0, "before": 0.0, "after": 0.0}
     return forecast(paces, rules(max_epochs=10, grace=10), limits, **{**usual, **given})
 
 
+def let(given: Rules, trials: float, spared: int = 0) -> Halved:
+    return halved(passing(given, trials, spared), trials, spared, given.max_epochs)
+
+
 def test_at_each_rung_one_in_so_many_goes_on():
     assert rules().rungs() == [6, 18]
-    let = halved(rules(), 27)
-    assert let.epochs == 27 * 6 + 9 * 12 + 3 * 12
-    assert (let.most, let.whole) == (27 * 30, 3)
+    told = let(rules(), 27)
+    assert told.epochs == pytest.approx(27 * 6 + 9 * 12 + 3 * 12)
+    assert (told.most, told.whole) == (27 * 30, pytest.approx(3))
 
 
 def test_spared_trials_pass_the_early_rungs_alone():
     assert rules().early == 8
-    let = halved(rules(), 27, spared=9)
-    assert let.epochs == 27 * 6 + (6 + 9) * 12 + (2 + 3) * 12
-    assert let.whole == 5
+    told = let(rules(), 27, spared=9)
+    assert told.epochs == pytest.approx(27 * 6 + (6 + 9) * 12 + (2 + 3) * 12)
+    assert told.whole == pytest.approx(5)
+    assert let(rules(), 3, spared=3).epochs == pytest.approx(3 * 18 + 12)
 
 
-def test_one_at_least_goes_on():
+def test_one_of_all_at_least_goes_on():
     for reduction in (2, 3, 10):
-        let = halved(rules(reduction=reduction), 1)
-        assert (let.epochs, let.whole) == (30, 1)
-    assert halved(rules(), 2).whole == 1
-    assert halved(rules(), 0.5).whole == pytest.approx(0.5)
+        for spared in (0, 1):
+            told = let(rules(reduction=reduction), 1, spared)
+            assert (told.epochs, told.whole) == (30, 1)
+    assert let(rules(), 2).whole == pytest.approx(1)
+
+
+def test_families_take_part_in_one_bracket():
+    by = passing(rules(), 3)
+    parts = [halved(by, 1, 0, 30) for _ in range(3)]
+    assert sum(part.whole for part in parts) == pytest.approx(1)
+    assert sum(part.epochs for part in parts) == pytest.approx(let(rules(), 3).epochs)
+    assert halved(by, 1, 0, 5).epochs == 5, "it is over before the first rung"
+    assert halved(by, 1, 0, 18).epochs == pytest.approx(6 + 12 / 3), "and at its last epoch nothing is compared"
 
 
 def test_without_rungs_all_epochs_are_trained():
-    let = halved(rules(grace=30), 5)
-    assert (let.epochs, let.most, let.whole) == (150, 150, 5)
+    told = let(rules(grace=30), 5)
+    assert (told.epochs, told.most, told.whole) == (150, 150, 5)
 
 
 def test_places_share_the_work_and_no_trial_is_split():

@@ -20,7 +20,7 @@ from rich.console import Console
 import tunelab.tuning.run
 from tunelab.errors import UsageError
 from tunelab.expected import UNLIMITED, Expected, Params, expected, sized, structures
-from tunelab.forecast import Limits, Pace, forecast, halved, span
+from tunelab.forecast import Limits, Pace, forecast, halved, passing, span
 from tunelab.halving import Rules
 from tunelab.outlook import DryRun, Timed, of_places, of_plan, of_times
 from tunelab.planning import announce
@@ -88,7 +88,8 @@ def plan_search(
 def _found(plan: Plan, families: Sequence[Expected]) -> DryRun:
     """What is known before anything is timed."""
     rules = _rules(plan)
-    let = [halved(replace(rules, max_epochs=f.max_epochs), f.trials, len(f.first)) for f in families]
+    by = passing(rules, sum(f.trials for f in families), sum(len(f.first) for f in families))
+    let = [halved(by, f.trials, len(f.first), f.max_epochs) for f in families]
     sizes = sized(plan, [params for family in families for params in family.params])
     return DryRun(
         plan=plan,

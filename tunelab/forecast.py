@@ -7,7 +7,7 @@ stopped, and that the sampler comes to prefer some families is not known then, a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 from tunelab.halving import Rules
@@ -29,28 +29,58 @@ class Halved:
     """Trials that train all their epochs."""
 
 
-def halved(rules: Rules, trials: float, spared: int = 0) -> Halved:
-    """Epochs of trials of which 1/reduction go on at each rung.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Passing:
+    """Which share of all trials comes by a rung, and by those before it."""
+
+    rung: int
+    spared: float
+    """Of configurations to try first."""
+    others: float
+
+
+def passing(rules: Rules, trials: float, spared: int = 0) -> list[Passing]:
+    """What goes on at each rung: 1/reduction of those that come there, one at least; all families together.
 
     Args:
         rules: of early stopping.
         trials: how many there are.
         spared: how many of them pass the early rungs, whatever they come to.
     """
-    others, spare, at, epochs = trials - spared, float(spared), 0, 0.0
+    found = []
+    spare, others = float(spared), trials - spared
     for rung in rules.rungs():
-        epochs += (others + spare) * (rung - at)
-        at = rung
-        others = _passing(others, rules.reduction)
-        if rung > rules.early:
-            spare = _passing(spare, rules.reduction)
-    whole = others + spare
-    return Halved(epochs=epochs + whole * (rules.max_epochs - at), most=trials * rules.max_epochs, whole=whole)
+        came = spare + others
+        others /= rules.reduction
+        spare /= 1 if rung <= rules.early else rules.reduction
+        if (short := min(came, 1.0) / (spare + others)) > 1:  # the best one always passes
+            spare, others = spare * short, others * short
+        found.append(
+            Passing(
+                rung=rung,
+                spared=spare / spared if spared else 0.0,
+                others=others / (trials - spared) if trials > spared else 0.0,
+            )
+        )
+    return found
 
 
-def _passing(trials: float, reduction: float) -> float:
-    """The best one always passes."""
-    return max(trials / reduction, min(trials, 1.0))
+def halved(by: Sequence[Passing], trials: float, spared: int, max_epochs: int) -> Halved:
+    """Epochs that some of the trials, those of a family, train.
+
+    Args:
+        by: what goes on at each rung.
+        trials: how many of them there are.
+        spared: of them, those that pass the early rungs.
+        max_epochs: of each.
+    """
+    go_on, at, epochs = trials, 0, 0.0
+    for one in by:
+        if one.rung >= max_epochs:
+            break
+        epochs += go_on * (one.rung - at)
+        go_on, at = spared * one.spared + (trials - spared) * one.others, one.rung
+    return Halved(epochs=epochs + go_on * (max_epochs - at), most=trials * max_epochs, whole=go_on)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,14 +148,15 @@ def forecast(
         after: seconds from the last trial's end to the report.
     """
     epochs = most = work = longest = 0.0
+    trials = sum(pace.trials for pace in paces)
+    by = passing(rules, trials, sum(pace.spared for pace in paces))
     for pace in paces:
-        mine = halved(replace(rules, max_epochs=pace.max_epochs), pace.trials, pace.spared)
+        mine = halved(by, pace.trials, pace.spared, pace.max_epochs)
         later = max(folds - 1, 0) * pace.max_epochs
         trained = mine.epochs + mine.whole * later
         epochs, most = epochs + trained, most + mine.most + pace.trials * later
         work += trained * pace.seconds + pace.structures * pace.first + pace.trials * TAKE_UP
         longest = max(longest, (pace.max_epochs + later) * pace.seconds + pace.first)
-    trials = sum(pace.trials for pace in paces)
     ends: dict[Literal["trials", "time", "GPU-hours"], float] = {}
     if limits.trials is not None:
         ends["trials"] = max(work / min(places, max(trials, 1.0)), longest)
@@ -133,15 +164,15 @@ def forecast(
         ends["time"] = max(limits.seconds - before, 0.0)
     if limits.gpu_hours is not None and gpus:
         ends["GPU-hours"] = limits.gpu_hours * HOUR / (gpus * places)
-    by = min(ends, key=lambda name: ends[name])
-    share = 1.0 if by == "trials" else ends[by] * places / work
+    first = min(ends, key=lambda name: ends[name])
+    share = 1.0 if first == "trials" else ends[first] * places / work
     return Forecast(
-        seconds=before + ends[by] + after,
+        seconds=before + ends[first] + after,
         trials=trials * share,
         epochs=epochs * share,
         most_epochs=most * share,
         gpu_hours=work * share * gpus / HOUR,
-        ends_by=by,
+        ends_by=first,
     )
 
 

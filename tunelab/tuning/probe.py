@@ -90,6 +90,9 @@ def measure(tasks: Sequence[Task], *, trainer: str, threads: int, limit: float) 
     with tempfile.TemporaryDirectory(prefix="tunelab-probe-") as folder:
         try:
             for task in tasks:
+                if ready is not None and time.monotonic() >= begun + ready + limit:
+                    found.append(Probed())
+                    continue
                 if process is None:
                     process = WorkerProcess.start(trainer, store_url=folder, threads=threads)
                 try:
