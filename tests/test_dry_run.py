@@ -13,6 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
 import ray
 from ray.cluster_utils import Cluster
@@ -24,6 +25,8 @@ from tunelab.data.synthetic import SyntheticSettings, write_folder
 from tunelab.dry_run import plan_search
 from tunelab.errors import SpaceError, UsageError
 from tunelab.journal import Journal
+from tunelab.s3 import S3Options
+from tunelab.tuning.hold import check_new
 
 pytestmark = [
     pytest.mark.ray,
@@ -203,6 +206,23 @@ def test_errors_are_those_of_the_search(tiny: Path, tmp_path: Path) -> None:
     for probe in (0.0, math.nan, math.inf):
         with pytest.raises(UsageError, match=r"--probe: .* is no time to train in; write such as 30s"):
             plan_search(tiny, probe=probe, console=quiet())
+
+
+def test_a_place_in_a_bucket_is_looked_at_and_left_as_it_is(
+    tiny: Path, tmp_path: Path, s3_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = {"AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1"}
+    for name, value in {**names, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{s3_port}"}.items():
+        monkeypatch.setenv(name, value)
+    client = boto3.client("s3")
+    client.create_bucket(Bucket="dry")
+    client.put_object(Bucket="dry", Key="lab/old/run.yaml", Body=b"name: old")
+    with pytest.raises(UsageError, match="s3://dry/lab/old: holds a run already"):
+        plan_search(tiny, storage="s3://dry/lab", name="old", console=quiet())
+    check_new(tmp_path / "new", "s3://dry/lab/new", S3Options())
+    assert [item["Key"] for item in client.list_objects_v2(Bucket="dry")["Contents"]] == ["lab/old/run.yaml"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["tiny.yaml"]
 
 
 def test_a_probe_without_a_dry_run_is_a_mistake(capsys: pytest.CaptureFixture[str]) -> None:
