@@ -106,6 +106,7 @@ def test_the_version(capsys):
         (["search", "--trails", "3"], "unrecognized arguments: --trails"),
         (["search", "--trials", "three"], "argument --trials: invalid int value: 'three'"),
         (["search", "--time-budget", "soon"], "argument --time-budget: 'soon' is no time; write such as 90s, 30m or"),
+        (["search", "--gpu-hours", "2h"], "argument --gpu-hours: '2h' is no number of GPU-hours; write such as 2 or"),
         (["search", "--cpus-per-trial", "0"], "argument --cpus-per-trial: 0 is not above zero"),
         (["search", "--cpus-per-trial", "nan"], "argument --cpus-per-trial: 'nan' is no number of resources"),
         (["search", "--gpus-per-trial", "-1"], "argument --gpus-per-trial: '-1' is no number of resources"),

@@ -6,7 +6,7 @@ import argparse
 
 import pytest
 
-from tunelab.command import positive, seconds, share, size
+from tunelab.command import hours, positive, seconds, share, size
 
 
 @pytest.mark.parametrize(
@@ -43,6 +43,14 @@ def test_words_that_are_no_size(text):
     with pytest.raises(argparse.ArgumentTypeError) as caught:
         size(text)
     assert str(caught.value) == f"{text!r} is no size; write such as 500MB or 50GB"
+
+
+def test_gpu_hours():
+    assert (hours("2"), hours("0.25"), hours("0")) == (2.0, 0.25, 0.0)
+    for text in ("", "two", "2h", "-1", "nan", "inf"):
+        with pytest.raises(argparse.ArgumentTypeError) as caught:
+            hours(text)
+        assert str(caught.value) == f"{text!r} is no number of GPU-hours; write such as 2 or 0.5"
 
 
 def test_resources():

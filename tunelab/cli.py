@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tunelab import __version__, data_commands, run_commands
-from tunelab.command import add_s3, command, positive, s3_options, seconds, share
+from tunelab.command import add_s3, command, hours, positive, s3_options, seconds, share
 from tunelab.errors import EXIT_INTERRUPTED, EXIT_UNREAD, TunelabError, UsageError
 
 _LONGEST = 4000
@@ -86,13 +86,22 @@ def parser() -> argparse.ArgumentParser:
     )
     search.add_argument("--name", help="of the run (default: the space's name and the time)")
     search.add_argument(
-        "--trials", type=int, metavar="N", help="how many (default: the space's, or no limit with --time-budget)"
+        "--trials",
+        type=int,
+        metavar="N",
+        help="how many (default: the space's, or no limit with --time-budget or --gpu-hours)",
     )
     search.add_argument(
         "--time-budget",
         type=seconds,
         metavar="TIME",
         help="such as 90s, 30m, 1h30m: start no trial and train no longer after it",
+    )
+    search.add_argument(
+        "--gpu-hours",
+        type=hours,
+        metavar="X",
+        help="of all trials together, such as 2.5: start no trial and train no longer when they are used",
     )
     search.add_argument("--max-epochs", type=int, metavar="N", help="epochs of a trial at most (default: the space's)")
     search.add_argument(
@@ -115,6 +124,17 @@ def parser() -> argparse.ArgumentParser:
         default=10,
         metavar="N",
         help="keep the weights of the N best trials, and of the front (default: 10)",
+    )
+    search.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="say what would be done, and how long it would take by a few epochs that are timed; no run is begun",
+    )
+    search.add_argument(
+        "--probe",
+        type=seconds,
+        metavar="TIME",
+        help="of --dry-run: time epochs no longer than this (default: 30s)",
     )
     run_commands.add_care(search, defaults=True)
     run_commands.add_where(search)
@@ -155,15 +175,15 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _search(args: argparse.Namespace) -> int:
-    from tunelab.search import search
+    from tunelab.search import SearchOptions, search
 
-    result = search(
-        args.space,
+    given = SearchOptions(
         data=args.data,
         storage=args.storage,
         name=args.name,
         trials=args.trials,
         time_budget=args.time_budget,
+        gpu_hours=args.gpu_hours,
         max_epochs=args.max_epochs,
         concurrent=args.concurrent,
         cpus_per_trial=args.cpus_per_trial,
@@ -178,7 +198,14 @@ def _search(args: argparse.Namespace) -> int:
         keep=args.keep,
         debug=args.debug,
     )
-    return result.exit_code
+    if args.dry_run:
+        from tunelab.dry_run import PROBE_SECONDS, plan_search
+
+        plan_search(args.space, probe=args.probe or PROBE_SECONDS, **given)
+        return 0
+    if args.probe is not None:
+        raise UsageError("--probe: goes with --dry-run, which is not given; add it, or leave --probe out")
+    return search(args.space, **given).exit_code
 
 
 def _models(args: argparse.Namespace) -> int:

@@ -61,6 +61,17 @@ def seconds(text: str) -> float:
     return total
 
 
+def hours(text: str) -> float:
+    """GPU-hours, zero or more."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value) or value < 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of GPU-hours; write such as 2 or 0.5")
+    return value
+
+
 def size(text: str) -> int:
     """``50GB`` -> 50,000,000,000 bytes."""
     parts = re.fullmatch(r"(\d+(?:\.\d+)?) ?([kMGT]?)B?", text)

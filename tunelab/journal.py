@@ -15,6 +15,7 @@ session    the search and each resume, then             by, fence, owner, versio
 change     a resume that accepts changes                changes
 suggestion the searcher, before a trial may start       trial, name, seed, family, params, point
 resumed    the searcher, before a trial goes on         trial, epoch
+start      the search, when a trial has got a place     trial, gpus
 result     the scheduler, before it decides             trial, epoch, seconds, parameters, weights, checkpoint,
                                                         ended, metrics
 fold       the scheduler, as it does a result           trial, fold, epoch, seconds, weights, checkpoint, metrics
@@ -28,7 +29,8 @@ final      the search, once                             trial, chosen, test, val
 close      the search, last line of a session           status, reason, seconds
 ========== ============================================ ==================================================
 
-The journal knows nothing of what its lines mean; :mod:`tunelab.ranking` reads them.
+The journal knows nothing of what its lines mean; :mod:`tunelab.ranking` and
+:mod:`tunelab.spending` read them.
 """
 
 from __future__ import annotations

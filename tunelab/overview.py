@@ -15,6 +15,7 @@ from tunelab.archive import LEASE
 from tunelab.errors import StateError, StorageError
 from tunelab.progress import clock
 from tunelab.ranking import Leaderboard
+from tunelab.spending import GpuSpending
 from tunelab.storage import Store
 
 JOURNAL = "journal.jsonl"
@@ -36,6 +37,10 @@ class Overview:
     sessions: int
     trials: int | None
     """How many were asked for, where that is known."""
+    gpu_hours: float
+    """Used so far, as far as the newest record."""
+    most_gpu_hours: float | None
+    """How many were asked for at most, where that is known."""
     updated: float
     """When the newest record was written, seconds since the epoch by the clock of the machine that wrote it."""
 
@@ -74,6 +79,7 @@ class Overview:
         said = [
             f"{self.name}: {self.state}, by tunelab {self.version}, at {self.url}",
             f"Trials: {len(self.board.trials)}{of}: {self.counts}",
+            *self._spent(),
             f"Leads: validation F1 {self.best}",
             *self._aims(),
             f"Journal: {self.records:,} records in {self.sessions} sessions{newest}",
@@ -85,6 +91,12 @@ class Overview:
         elif self.state == "interrupted":
             said.append(f"Go on with: tunelab resume {self.url}")
         return said
+
+    def _spent(self) -> list[str]:
+        if not self.gpu_hours and self.most_gpu_hours is None:
+            return []
+        of = f" of {self.most_gpu_hours:g}" if self.most_gpu_hours else ""
+        return [f"GPU-hours: {self.gpu_hours:.2f}{of}"]
 
 
 def look(store: Store) -> Overview:
@@ -126,7 +138,7 @@ def _told(url: str, records: list[journal.Record], board: Leaderboard, owner: st
     first: dict[str, Any] = records[0] if records else {}
     last: dict[str, Any] = records[-1] if records else {}
     asked = [r.get("options", {}) for r in records if r["kind"] in ("run", "change")]
-    trials = asked[-1].get("trials") if asked else None
+    trials, most = (asked[-1].get(name) if asked else None for name in ("trials", "gpu_hours"))
     return Overview(
         url=url,
         name=str(first.get("name", Path(url).name))[:100],
@@ -137,6 +149,8 @@ def _told(url: str, records: list[journal.Record], board: Leaderboard, owner: st
         records=len(records),
         sessions=max(1, sum(record["kind"] == "session" for record in records)),
         trials=trials if trials is None else int(trials),
+        gpu_hours=GpuSpending(records).hours(),
+        most_gpu_hours=most if most is None else float(most),
         updated=float(last.get("time", 0.0)),
     )
 

@@ -5,6 +5,7 @@ A search and a resume come through here alike; what either is about to do is sai
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import sys
@@ -72,6 +73,8 @@ def plan_of(
     ):
         if value is not None and value < least:
             raise UsageError(f"{option}: {value} is less than {('zero', 'one')[least]}")
+    if options.gpu_hours is not None and not 0 < options.gpu_hours < math.inf:
+        raise UsageError(f"--gpu-hours: {options.gpu_hours:g} is not above zero")
     access = access_to(
         options.data,
         options=space.data,
@@ -82,7 +85,7 @@ def plan_of(
     with shown(console) as progress:
         ready = access.ready(progress)
     trials = options.trials
-    if trials is None and options.time_budget is None:
+    if trials is None and options.time_budget is None and options.gpu_hours is None:
         trials = space.trials or DEFAULT_TRIALS
     if not space.families:
         trials = min(trials or len(space.start_from), len(space.start_from))
@@ -180,7 +183,7 @@ def facts(plan: Plan) -> Mapping[str, Any]:
         "seed": plan.options.seed,
         "command": ["python", "-m", "tunelab.search", *sys.argv[1:]] if _is_command() else [],
         "resources": {"cpus": plan.cpus, "gpus": plan.gpus, "concurrent": plan.options.concurrent},
-        "budget": {"trials": plan.trials, "seconds": plan.options.time_budget},
+        "budget": {"trials": plan.trials, "seconds": plan.options.time_budget, "gpu_hours": plan.options.gpu_hours},
         "epochs": {"max": plan.max_epochs, "patience": plan.patience},
         "always_positive_f1": metrics.always_positive_f1(judged.positives, judged.n_traces),
         "positives": judged.positives,
@@ -221,8 +224,9 @@ def announce(plan: Plan, console: Console) -> None:
     """Say what is going to happen."""
     data = plan.data
     names = ", ".join(plan.space.families) or f"{len(plan.space.start_from)} fixed configurations"
-    seconds = plan.options.time_budget
+    seconds, hours = plan.options.time_budget, plan.options.gpu_hours
     limits = [f"{plan.trials} trials" if plan.trials else "", f"{seconds:.0f} s" if seconds else ""]
+    limits += [f"{hours:g} GPU-hours"] if hours else []
     where = f"Ray at {plan.address}" if plan.address else "this machine"
     widths = " or ".join(f"{n:,}" for n in sorted(set(plan.samples.values())))
     lines = [

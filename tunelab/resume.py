@@ -46,6 +46,8 @@ class Changes:
     trials: int | None = None
     time_budget: float | None = None
     """In all, what the run has taken before included."""
+    gpu_hours: float | None = None
+    """Likewise; 0: no limit any more."""
     concurrent: int | None = None
     sync_every: float | None = None
     max_failures: int | None = None
@@ -175,7 +177,8 @@ def _options(records: list[journal.Record], folder: Path) -> Options:
 
 def _check_final(hold: Hold, changes: Changes, folder: Path) -> None:
     """The test split answers once: a run that has used it has its winner."""
-    if any(record["kind"] == "final" for record in hold.journal.records) and (changes.trials or changes.time_budget):
+    more = changes.trials or changes.time_budget or changes.gpu_hours
+    if more and any(record["kind"] == "final" for record in hold.journal.records):
         raise UsageError(
             f"{folder}: has used its test split, which answers once, so that more trials could not be judged by it; "
             "search again under another --name, with this run's best_config.yaml in start_from"
@@ -186,12 +189,14 @@ def _asked(options: Options, changes: Changes, url: str) -> Options:
     given = {
         "space": str(Path(changes.space).expanduser().absolute()) if changes.space is not None else None,
         "data": changes.data if changes.data is None or "://" in changes.data else str(Path(changes.data).absolute()),
-        **{
-            name: getattr(changes, name)
-            for name in ("seed", "trials", "time_budget", "concurrent", "sync_every", "max_failures", "step_timeout")
-        },
+        **{name: getattr(changes, name) for name in _KEPT},
     }
-    return options.model_copy(update={k: v for k, v in given.items() if v is not None} | {"storage": url})
+    update = {name: value for name, value in given.items() if value is not None} | {"storage": url}
+    return options.model_copy(update=update | ({"gpu_hours": None} if changes.gpu_hours == 0 else {}))
+
+
+_KEPT = ("seed", "trials", "time_budget", "gpu_hours", "concurrent", "sync_every", "max_failures", "step_timeout")
+"""Changes that are options of the same name."""
 
 
 def _space(hold: Hold, asked: Options, options: Options, changes: Changes) -> Space:

@@ -6,7 +6,7 @@ import argparse
 import os
 from pathlib import Path
 
-from tunelab.command import add_s3, command, s3_options, seconds
+from tunelab.command import add_s3, command, hours, s3_options, seconds
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -29,6 +29,12 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     resume.add_argument("--trials", type=int, metavar="N", help="how many, in all (default: as it was)")
     resume.add_argument(
         "--time-budget", type=seconds, metavar="TIME", help="in all, the time before included (default: as it was)"
+    )
+    resume.add_argument(
+        "--gpu-hours",
+        type=hours,
+        metavar="X",
+        help="of all trials together, those before included; 0: no limit any more (default: as it was)",
     )
     resume.add_argument("--concurrent", type=int, metavar="N", help="trials at once (default: as it was)")
     add_care(resume, defaults=False)
@@ -135,6 +141,7 @@ def _resume(args: argparse.Namespace) -> int:
         seed=args.seed,
         trials=args.trials,
         time_budget=args.time_budget,
+        gpu_hours=args.gpu_hours,
         concurrent=args.concurrent,
         sync_every=args.sync_every,
         max_failures=args.max_failures,

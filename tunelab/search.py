@@ -11,6 +11,7 @@ import sys
 import time
 from datetime import datetime
 from pathlib import Path
+from typing import TypedDict, Unpack
 
 from rich.console import Console
 
@@ -22,11 +23,40 @@ from tunelab.progress import plain, progress_console
 from tunelab.s3 import S3Options, parse_s3
 from tunelab.space import shipped
 from tunelab.tuning.hold import new_run
-from tunelab.tuning.plan import Options, SearchResult
+from tunelab.tuning.plan import Options, Plan, SearchResult
 from tunelab.tuning.run import run_search
 
 LOCAL_FOLDER = Path("runs")
+_KEPT = (
+    *("trials", "time_budget", "gpu_hours", "max_epochs", "concurrent", "cpus_per_trial", "gpus_per_trial", "seed"),
+    *("sync_every", "max_failures", "step_timeout", "keep"),
+)
+"""What goes into a run's record as it was given."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+class SearchOptions(TypedDict, total=False):
+    """What :func:`search` takes beside the space and the console; what each means, and is by default, stands there."""
+
+    data: Path | str | None
+    storage: Path | str
+    name: str | None
+    trials: int | None
+    time_budget: float | None
+    gpu_hours: float | None
+    max_epochs: int | None
+    concurrent: int | None
+    cpus_per_trial: float | None
+    gpus_per_trial: float | None
+    seed: int
+    address: str | None
+    cache: CacheOptions | None
+    sync_every: float
+    s3: S3Options | None
+    max_failures: int
+    step_timeout: float
+    keep: int
+    debug: bool
 
 
 def search(
@@ -37,6 +67,7 @@ def search(
     name: str | None = None,
     trials: int | None = None,
     time_budget: float | None = None,
+    gpu_hours: float | None = None,
     max_epochs: int | None = None,
     concurrent: int | None = None,
     cpus_per_trial: float | None = None,
@@ -59,8 +90,9 @@ def search(
         data: folder or ``s3://bucket/prefix`` of scans; None: the embedded synthetic data set.
         storage: folder, or ``s3://bucket/prefix``; the run's folder is made below it (and below ``runs`` for S3).
         name: of the run; None: the space's name and the time.
-        trials: how many; None: the space's number, or no limit under a time budget.
+        trials: how many; None: the space's number, or no limit where time or GPU-hours have one.
         time_budget: seconds from now.
+        gpu_hours: of all trials together, from when each got its place; whichever limit comes first ends the search.
         max_epochs: of a trial; None: the space's.
         concurrent: trials at once; None: as many as the resources carry.
         cpus_per_trial: cores; None: the space's.
@@ -81,43 +113,82 @@ def search(
     """
     begun = time.monotonic()
     console = console or progress_console()
-    found = open_space(Path(space) if space is not None else shipped("quick.yaml"))
-    run_name = name if name is not None else f"{_word(found.name)}-{datetime.now():%Y%m%d-%H%M%S}"
-    check_name(run_name)
-    s3 = s3 or S3Options()
-    folder, remote = _places(str(storage), run_name)
-    options = Options(
-        space=str(Path(space).expanduser().absolute()) if space is not None else "",
-        data=_absolute(data),
-        max_bad=cache.max_bad if cache else 0,
-        storage=remote,
-        s3_endpoint=s3.endpoint,
-        s3_sse=s3.sse,
-        s3_kms_key=s3.kms_key,
-        sync_every=sync_every,
+    plan = planned(
+        space,
+        begun,
+        console,
+        data=data,
+        storage=storage,
+        name=name,
         trials=trials,
         time_budget=time_budget,
+        gpu_hours=gpu_hours,
         max_epochs=max_epochs,
         concurrent=concurrent,
         cpus_per_trial=cpus_per_trial,
         gpus_per_trial=gpus_per_trial,
         seed=seed,
+        address=address,
+        cache=cache,
+        sync_every=sync_every,
+        s3=s3,
         max_failures=max_failures,
         step_timeout=step_timeout,
         keep=keep,
+        debug=debug,
     )
-    plan = plan_of(options, found, folder, begun=begun, address=address, cache=cache, debug=debug, console=console)
     announce(plan, console)
-    with new_run(folder, remote, s3) as hold:
+    with new_run(plan.folder, plan.options.storage, plan.options.s3) as hold:
         begin(plan, hold)
         result = run_search(plan, hold, console)
-    conclude(result, options, console)
+    conclude(result, plan.options, console)
     return result
+
+
+def planned(space: Path | str | None, begun: float, console: Console, **given: Unpack[SearchOptions]) -> Plan:
+    """The plan of a search, its data set ready; nothing is begun.
+
+    Args:
+        space: as of :func:`search`.
+        begun: ``time.monotonic()`` when the command started.
+        console: where to show progress.
+        given: as of :func:`search`.
+
+    Raises:
+        TunelabError: as :func:`search`, as far as it can be told before anything is begun.
+    """
+    found = open_space(Path(space) if space is not None else shipped("quick.yaml"))
+    name, cache, s3 = given.get("name"), given.get("cache"), given.get("s3") or S3Options()
+    run_name = name if name is not None else f"{_word(found.name)}-{datetime.now():%Y%m%d-%H%M%S}"
+    check_name(run_name)
+    folder, remote = _places(str(given.get("storage", LOCAL_FOLDER)), run_name)
+    options = Options(
+        space=str(Path(space).expanduser().absolute()) if space is not None else "",
+        data=_absolute(given.get("data")),
+        max_bad=cache.max_bad if cache else 0,
+        storage=remote,
+        s3_endpoint=s3.endpoint,
+        s3_sse=s3.sse,
+        s3_kms_key=s3.kms_key,
+        **{name: given[name] for name in _KEPT if name in given},  # type: ignore[literal-required]
+    )
+    return plan_of(
+        options,
+        found,
+        folder,
+        begun=begun,
+        address=given.get("address"),
+        cache=cache,
+        debug=given.get("debug", False),
+        console=console,
+    )
 
 
 def conclude(result: SearchResult, options: Options, console: Console) -> None:
     """Say what came out, and where it is."""
     folder = result.folder
+    if reason := result.report["reason"]:
+        plain(console, f"Why the search ended: {reason}.")
     plain(console, result.report["verdict"])
     plain(console, f"Report: {folder / 'report.html'}")
     if result.report["best"] is not None:

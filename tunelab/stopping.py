@@ -44,16 +44,21 @@ def stopping(rules: EarlyStopping, max_epochs: int) -> Stopping:
     """
     if rules.scheduler == "none":
         return Never()
-    halving = Rules(
+    halving = halving_rules(rules, max_epochs)
+    if rules.scheduler == "median":
+        return Median(halving)
+    return Hyperband(halving) if rules.scheduler == "hyperband" else Halving(halving)
+
+
+def halving_rules(rules: EarlyStopping, max_epochs: int) -> Rules:
+    """What a space says, for trials of so many epochs."""
+    return Rules(
         max_epochs=max_epochs,
         grace=min(rules.grace, max_epochs),
         reduction=rules.reduction,
         promoting=rules.promote,
         collapse=rules.collapse,
     )
-    if rules.scheduler == "median":
-        return Median(halving)
-    return Hyperband(halving) if rules.scheduler == "hyperband" else Halving(halving)
 
 
 class _NobodyWaits:

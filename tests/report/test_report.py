@@ -128,7 +128,7 @@ class TestFinished:
         )
         assert content["verdict"] == said
         assert said in text
-        assert "Closed (finished)" in text
+        assert "Closed (finished: all trials are over)" in text
 
     def test_the_same_files_give_the_same_bytes(self, realistic_run: Path) -> None:
         write_report(realistic_run)

@@ -27,6 +27,7 @@ from tunelab.report import write_report
 from tunelab.storage import FolderStore
 from tunelab.task import Evaluation, Task
 from tunelab.trial import Underway
+from tunelab.tuning.budget import Budget
 from tunelab.tuning.hold import Hold
 from tunelab.tuning.plan import Plan, SearchResult
 from tunelab.tuning.record import Recorder
@@ -37,7 +38,13 @@ def run_in_turns(plan: Plan, hold: Hold, console: Console) -> SearchResult:
     """What :func:`tunelab.tuning.run.run_search` does, in this process alone."""
     recorder = Recorder(hold.journal)
     search = tunelab.tuning.run._Search(
-        plan=plan, recorder=recorder, console=console, gpus=0, concurrent=1, fence=hold.fence, spent=0.0
+        plan=plan,
+        recorder=recorder,
+        console=console,
+        gpus=0,
+        concurrent=1,
+        fence=hold.fence,
+        budget=Budget(hold.journal, trials=plan.trials, seconds=None, gpu_hours=None, begun=plan.begun),
     )
     tunelab.tuning.run._assemble(search)
     retention = Retention(plan.folder, recorder.board, plan.options.keep)

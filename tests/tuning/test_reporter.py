@@ -73,6 +73,22 @@ def test_trials_that_break_a_constraint_are_marked_rank_below_and_never_lead(rec
     assert "† breaks a constraint (average_precision <= 0.45), ranked below those that break none" in below
 
 
+def test_gpu_hours_are_told_where_they_are_limited(recorder: Recorder) -> None:
+    out = io.StringIO()
+    goal = Goal(
+        trials=4, seconds=None, begun=time.monotonic(), always_positive_f1=0.2, columns=(), gpu_hours=2.5,
+        spent=lambda: 0.123,
+    )  # fmt: skip
+    with Reporter(recorder.board, goal, Console(file=out, width=150)) as reporter:
+        recorder.listeners.append(reporter.told)
+        recorder.suggestion("0001", "", 0, {"family": "lstm"}, {})
+        recorder.started("0001", 1.0)
+        recorder.end("0001", "failed", "no memory")
+    lines = out.getvalue().splitlines()
+    assert lines[0].startswith("[1/4 trials, 0:00, 0.12 of 2.5 GPU-hours] failed: trial 0001")
+    assert lines[1].startswith("1/4 trials, 0:00, 0.12 of 2.5 GPU-hours, 0 running")
+
+
 def test_a_terminal_gets_a_table_that_is_drawn_anew(recorder: Recorder) -> None:
     said = report(recorder, terminal=True)
     assert "\x1b[" in said

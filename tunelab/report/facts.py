@@ -98,6 +98,8 @@ class Facts:
     """The newest ``final`` record: the winner judged on test, once."""
     closed: str
     """How the search ended; empty while it goes on or when it was killed."""
+    reason: str
+    """Why it ended then; empty where that was not recorded."""
     updated: str
     """When the newest record was written, UTC; empty without one."""
 
@@ -202,5 +204,6 @@ def read_facts(run: Path) -> Facts:
         board=Leaderboard(records),
         final=finals[-1] if finals else None,
         closed=closed,
+        reason=str(records[-1].get("reason") or "") if closed else "",
         updated=f"{datetime.fromtimestamp(records[-1]['time'], UTC):%Y-%m-%d %H:%M} UTC" if records else "",
     )

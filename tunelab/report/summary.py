@@ -26,6 +26,7 @@ def summary(facts: Facts) -> dict[str, Any]:
         "version": facts.run.version,
         "updated": facts.updated,
         "closed": facts.closed,
+        "reason": clean(facts.reason),
         "verdict": verdict(facts),
         "dealt": facts.dealt,
         "folds": facts.folds,

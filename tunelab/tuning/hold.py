@@ -72,14 +72,37 @@ def new_run(folder: Path, url: str, s3: S3Options) -> Iterator[Hold]:
     """
     with ExitStack() as stack:
         store = open_store(url, s3) if url else None
-        if store is not None and any(key != "lease.json" for key in store.list()):
-            raise UsageError(f"{url}: holds a run already; give another --name, or go on with: tunelab resume {url}")
+        if store is not None:
+            _check_bucket(store, url)
         lease = _leased(stack, store)
         opened = _opened(stack, folder, lease)
-        if opened.records or (folder / RUN).exists():
-            go_on = f"go on with: tunelab resume {folder}"
-            raise UsageError(f"{folder}: holds a run already; give another --name, or {go_on}")
+        _check_folder(folder, opened.records)
         yield Hold(folder=folder, journal=opened, store=store, lease=lease)
+
+
+def check_new(folder: Path, url: str, s3: S3Options) -> None:
+    """Refuse what :func:`new_run` would, and take nothing; whether another process is at it is not looked at.
+
+    Raises:
+        UsageError: there is a run.
+        StateError: there is a damaged one.
+        StorageError: the bucket cannot be read.
+    """
+    if url:
+        _check_bucket(open_store(url, s3), url)
+    path = folder / JOURNAL
+    _check_folder(folder, journal.read(path) if path.exists() else [])
+
+
+def _check_bucket(store: Source, url: str) -> None:
+    if any(key != "lease.json" for key in store.list()):
+        raise UsageError(f"{url}: holds a run already; give another --name, or go on with: tunelab resume {url}")
+
+
+def _check_folder(folder: Path, records: list[journal.Record]) -> None:
+    if records or (folder / RUN).exists():
+        go_on = f"go on with: tunelab resume {folder}"
+        raise UsageError(f"{folder}: holds a run already; give another --name, or {go_on}")
 
 
 @contextmanager

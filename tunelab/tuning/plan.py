@@ -42,6 +42,8 @@ class Options(BaseModel):
     trials: int | None = None
     time_budget: float | None = None
     """Seconds, over all sessions of the run."""
+    gpu_hours: float | None = None
+    """Likewise over all sessions."""
     max_epochs: int | None = None
     concurrent: int | None = None
     cpus_per_trial: float | None = None
@@ -74,7 +76,7 @@ class Plan:
     samples: Mapping[Preprocessing, int]
     """Samples a trace after each chain that the space can propose."""
     trials: int | None
-    """None: until the time is over."""
+    """None: until the time is over, or the GPU-hours are used."""
     begun: float
     """When the command started, ``time.monotonic()``."""
     max_epochs: int

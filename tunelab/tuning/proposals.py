@@ -205,7 +205,7 @@ class Proposals:
         )
 
     def _broken(self, trial: Trial) -> dict[str, float]:
-        """By how much a trial breaks each constraint, as far as the sampler may know; finite, as Optuna adds them up."""
+        """By how much a trial breaks each constraint, on tune; finite, as Optuna adds them up."""
         aims = self._space.aims
         told = zip(aims.constraints, aims.violations(trial, "tune"), strict=True)
         return {str(one): min(excess, _HOPELESS) for one, excess in told}

@@ -63,6 +63,10 @@ class Recorder:
         """A trial that was unfinished or waited, and may go on."""
         self._write("resumed", trial=trial, epoch=epoch_of(self.board.trials[trial]))
 
+    def started(self, trial: str, gpus: float) -> None:
+        """A trial that has its place, and so many GPUs; again when it goes on at another one."""
+        self._write("start", trial=trial, gpus=gpus)
+
     def result(self, trial: str, told: Mapping[str, Any]) -> bool:
         """An epoch's result, of whatever fold, unless it is known: a trial tells its newest again when it goes on.
 

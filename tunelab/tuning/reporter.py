@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,6 +37,9 @@ class Goal:
     """The dimensions."""
     folds: int = 0
     """That trials are judged on; 0: on the validation split."""
+    gpu_hours: float | None = None
+    spent: Callable[[], float] = lambda: 0.0
+    """GPU-hours so far."""
 
 
 class Reporter:
@@ -98,7 +101,8 @@ class Reporter:
     def _progress(self) -> str:
         goal, seconds = self._goal, time.monotonic() - self._goal.begun
         trials = f"{self._board.ended}{f'/{goal.trials}' if goal.trials else ''} trials"
-        return f"{trials}, {clock(seconds)}{f' of {clock(goal.seconds)}' if goal.seconds else ''}"
+        used = "" if goal.gpu_hours is None else f", {goal.spent():.2f} of {goal.gpu_hours:g} GPU-hours"
+        return f"{trials}, {clock(seconds)}{f' of {clock(goal.seconds)}' if goal.seconds else ''}{used}"
 
     def _render(self) -> Group:
         running = sum(t.status == "running" for t in self._board.snapshot())

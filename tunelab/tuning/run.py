@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import shutil
-import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -24,6 +23,7 @@ from tunelab.models import starts
 from tunelab.progress import plain
 from tunelab.ranking import Leaderboard, Trial
 from tunelab.report import write_report
+from tunelab.tuning.budget import Budget, check_gpu_hours
 from tunelab.tuning.cluster_session import check_resources, gpus_of_a_trial, places, ray_session
 from tunelab.tuning.hold import Hold
 from tunelab.tuning.keeper import kept
@@ -48,8 +48,7 @@ class _Search:
     concurrent: int | None
     fence: int
     """Of the lease on the run's folder."""
-    spent: float
-    """Seconds that earlier sessions of the run took."""
+    budget: Budget
     settings: Any = field(init=False)
     """Of its trials; see :class:`~tunelab.tuning.trainable.TrialSettings`."""
     scheduler: Any = field(init=False)
@@ -72,16 +71,7 @@ def run_search(plan: Plan, hold: Hold, console: Console) -> SearchResult:
     recorder = Recorder(hold.journal)
     shutil.rmtree(plan.folder / ".ray", ignore_errors=True)
     with ray_session(plan.address, debug=plan.debug) as there:
-        gpus = gpus_of_a_trial(plan.gpus, there)
-        concurrent = plan.options.concurrent
-        if plan.address is not None and plan.gpus is None and not gpus:
-            console.print(
-                "No GPU is in the cluster now, so trials ask for none; if it adds some, use --gpus-per-trial."
-            )
-        if plan.address is None:
-            check_resources(plan.cpus, gpus, there)
-            # proposals made ahead of time would know less than those made when a place is free
-            concurrent = concurrent or places(plan.cpus, gpus, there)
+        gpus, concurrent = agreed(plan, there, console)
         search = _Search(
             plan=plan,
             recorder=recorder,
@@ -89,7 +79,13 @@ def run_search(plan: Plan, hold: Hold, console: Console) -> SearchResult:
             gpus=gpus,
             concurrent=concurrent,
             fence=hold.fence,
-            spent=spent(hold),
+            budget=Budget(
+                hold.journal,
+                trials=plan.trials,
+                seconds=plan.options.time_budget,
+                gpu_hours=plan.options.gpu_hours,
+                begun=plan.begun,
+            ),
         )
         _assemble(search)
         report = _search(search, hold)
@@ -100,18 +96,27 @@ def run_search(plan: Plan, hold: Hold, console: Console) -> SearchResult:
     return SearchResult(folder=plan.folder, report=report, exit_code=128 + received() if received() else 0)
 
 
-def spent(hold: Hold) -> float:
-    """Seconds that the finished sessions of a run took, by their own clocks.
+def agreed(plan: Plan, there: Mapping[str, float], console: Console) -> tuple[float, int | None]:
+    """GPUs of a trial, and trials at a time (None: as many as Ray finds places for).
 
     Args:
-        hold: the run; its newest session is the one that goes on.
+        plan: what was asked for.
+        there: resources of Ray.
+        console: for a note.
+
+    Raises:
+        UsageError: this machine can never give that, or GPU-hours are limited and none would be used.
     """
-    clocks: list[float] = []
-    for record in hold.journal.records:
-        if record["kind"] == "session" or not clocks:
-            clocks.append(0.0)
-        clocks[-1] = max(clocks[-1], float(record.get("clock", 0.0)))
-    return sum(clocks[:-1])
+    gpus = gpus_of_a_trial(plan.gpus, there)
+    concurrent = plan.options.concurrent
+    if plan.address is not None and plan.gpus is None and not gpus:
+        console.print("No GPU is in the cluster now, so trials ask for none; if it adds some, use --gpus-per-trial.")
+    if plan.address is None:
+        check_resources(plan.cpus, gpus, there)
+        # proposals made ahead of time would know less than those made when a place is free
+        concurrent = concurrent or places(plan.cpus, gpus, there)
+    check_gpu_hours(plan.options.gpu_hours, gpus)
+    return gpus, concurrent
 
 
 def _assemble(search: _Search) -> None:
@@ -168,10 +173,12 @@ def _search(search: _Search, hold: Hold) -> Mapping[str, Any]:
     goal = Goal(
         trials=plan.trials,
         seconds=plan.options.time_budget,
-        begun=plan.begun - search.spent,
+        begun=search.budget.begun,
         always_positive_f1=metrics.always_positive_f1(judged.positives, judged.n_traces),
         folds=plan.data.n_folds,
         columns=plan.space.columns(),
+        gpu_hours=plan.options.gpu_hours,
+        spent=search.budget.spent,
     )
     retention = Retention(plan.folder, board, plan.options.keep)
     for note in retention.clean():
@@ -184,19 +191,20 @@ def _search(search: _Search, hold: Hold) -> Mapping[str, Any]:
     study.begin()
     recorder.listeners += [lambda kind, trial: _LOG[kind](logs, trial), retention.told, study.told]
     final = any(record["kind"] == "final" for record in recorder.records)
+    reason = next((str(r.get("reason", "")) for r in reversed(recorder.records) if r["kind"] == "close"), "")
     mirror = hold.mirror(plan.options.sync_every, retention.spare)
     with caught_signals():
         with kept(hold, mirror, plan.options.sync_every, recorder, search.console) as kept_for:
             with Reporter(board, goal, search.console) as reporter:
                 recorder.listeners.append(reporter.told)
                 if not final:
-                    _go_on(search)
+                    reason = _go_on(search)
             if not final and board.best is not None and not received():
                 search.console.print("The winner answers the test split, once ...")
                 answer = judge(board.best, plan, search.settings)
                 recorder.other("final", trial=board.best.trial, **answer)
             status = "interrupted" if received() else "done"
-            recorder.other("close", status=status, reason="", seconds=_seconds(hold, mirror, kept_for.reports))
+            recorder.other("close", status=status, reason=reason, seconds=_seconds(hold, mirror, kept_for.reports))
         logs.close()
         report = write_report(plan.folder)
         if mirror is not None:
@@ -207,6 +215,7 @@ def _search(search: _Search, hold: Hold) -> Mapping[str, Any]:
 _LOG: Mapping[str, Callable[[Any, Trial], None]] = {
     "suggestion": lambda logs, trial: logs.start(trial),
     "resumed": lambda logs, trial: logs.start(trial),
+    "start": lambda logs, trial: None,
     "result": lambda logs, trial: logs.epoch(trial),
     "fold": lambda logs, trial: None,
     "pooled": lambda logs, trial: None,
@@ -225,36 +234,36 @@ def _seconds(hold: Hold, mirror: Mirror | None, reports: float) -> dict[str, flo
     return {name: round(value, 3) for name, value in taken.items()}
 
 
-def _go_on(search: _Search) -> None:
-    """All that is left to be tried."""
+def _go_on(search: _Search) -> str:
+    """All that is left to be tried; says why it ended."""
     from tunelab.tuning.interrupt import received
 
-    plan, recorder = search.plan, search.recorder
+    recorder, budget = search.recorder, search.budget
     search.scheduler.settle()
     for trial in recorder.board.snapshot():
         if trial.unfinished and recorder.decided(trial.trial):
             recorder.end(trial.trial, "interrupted")
         if not trial.unfinished:
             search.searcher.ended(trial.trial)
-    budget = plan.options.time_budget
-    left = None if budget is None else budget - search.spent - (time.monotonic() - plan.begun)
-    if left is None or left > 0 or not recorder.board.trials:
+    left = budget.left()
+    if not budget.used() and (left is None or left > 0 or not recorder.board.trials):
         search.searcher.go_on()
         _tune(search, None if left is None else max(left, 1.0))
     if search.searcher.exhausted:
         plain(search.console, "The space has nothing more to offer that was not tried.")
-    cause = "ended by the user" if received() else "the time was over"
     for trial in [t for t in recorder.board.snapshot() if t.status == "running"]:
-        recorder.end(trial.trial, "interrupted", cause)
+        recorder.end(trial.trial, "interrupted", budget.cause())
+    more = search.scheduler.promotable(last=True) is not None
     if not received():  # those that wait may go on when the search does
         search.scheduler.give_up()
+    return budget.reason(recorder.board, exhausted=search.searcher.exhausted, more=more)
 
 
 def _tune(search: _Search, seconds: float | None) -> None:
-    """Ray Tune's part, until all trials are over, the time is, or a signal came."""
+    """Ray Tune's part, until all trials are over, the time or the GPU-hours are, or a signal came."""
     from ray import tune
 
-    from tunelab.tuning.interrupt import InterruptStopper
+    from tunelab.tuning.hooks import BudgetStopper, Starts
     from tunelab.tuning.trainable import KerasTrainable
 
     plan = search.plan
@@ -276,7 +285,8 @@ def _tune(search: _Search, seconds: float | None) -> None:
             run_config=tune.RunConfig(
                 name=".ray",
                 storage_path=str(plan.folder),
-                stop=InterruptStopper(),
+                stop=BudgetStopper(search.budget),
+                callbacks=[Starts(search.recorder, search.gpus)],
                 failure_config=tune.FailureConfig(max_failures=-1),  # the scheduler counts
                 checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
                 verbose=0,

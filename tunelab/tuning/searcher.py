@@ -210,7 +210,7 @@ class SpaceSearcher(Searcher):  # type: ignore[misc]
 
 
 def fitting(space: Space, samples: Mapping[Preprocessing, int]) -> Fit:
-    """Params in full, of models that can be built on the data set and break no constraint that is known before training.
+    """Params in full, of models that can be built on the data set and break no constraint known before training.
 
     Args:
         space: whose proposals they are.

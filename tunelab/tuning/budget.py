@@ -1,0 +1,104 @@
+"""When a search is over before its trials are: its time, its GPU-hours, or a signal; whichever comes first.
+
+The GPU-hours are those of the journal (:mod:`tunelab.spending`), looked at again whenever Ray asks whether to go on.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from tunelab.errors import UsageError
+from tunelab.journal import Journal
+from tunelab.ranking import Leaderboard
+from tunelab.spending import GpuSpending, session_seconds
+
+ALL_OVER = "all trials were over"
+
+
+class Budget:
+    """What one session of a search may use.
+
+    Args:
+        journal: of the run, in its newest session.
+        trials: how many there are to be; None: no limit.
+        seconds: over all sessions; None: no limit.
+        gpu_hours: likewise.
+        begun: ``time.monotonic()`` when this session began.
+    """
+
+    def __init__(
+        self, journal: Journal, *, trials: int | None, seconds: float | None, gpu_hours: float | None, begun: float
+    ) -> None:
+        self.seconds = seconds
+        self.gpu_hours = gpu_hours
+        self.begun = begun - session_seconds(journal.records)
+        """When the run would have begun, had it gone on without a break."""
+        self._trials = trials
+        self._journal = journal
+        self._spending = GpuSpending()
+        self._read = 0
+        """Records that were folded."""
+        self._lock = threading.Lock()  # a terminal's table is drawn by a thread of its own
+        self._used = False
+
+    def left(self) -> float | None:
+        """Seconds; None: there is no end."""
+        return None if self.seconds is None else self.begun + self.seconds - time.monotonic()
+
+    def spent(self) -> float:
+        """GPU-hours so far, over all sessions.
+
+        Raises:
+            StateError: a record that is not what its kind says.
+        """
+        with self._lock:
+            for record in self._journal.records[self._read :]:
+                self._spending.apply(record)
+                self._read += 1
+            return self._spending.hours(self._journal.clock)
+
+    def used(self) -> bool:
+        """Whether the GPU-hours are used; once they were, they are."""
+        if self.gpu_hours is not None and not self._used:
+            self._used = self.spent() >= self.gpu_hours
+        return self._used
+
+    def cause(self) -> str:
+        """What ended the trials that had to end."""
+        if _received():
+            return "ended by the user"
+        return "the GPU-hours were used" if self._used else "the time was over"
+
+    def reason(self, board: Leaderboard, *, exhausted: bool = False, more: bool = False) -> str:
+        """Why no more is done: what ended the search, or that there is nothing left to do.
+
+        Args:
+            board: with the trials there are.
+            exhausted: whether the space has nothing more to offer.
+            more: whether a trial that waited would have gone on.
+        """
+        trials = board.snapshot()
+        enough = exhausted or (self._trials is not None and len(trials) >= self._trials)
+        over = enough and not more and not any(one.unfinished for one in trials)
+        return ALL_OVER if over and not _received() else self.cause()
+
+
+def check_gpu_hours(limit: float | None, gpus: float) -> None:
+    """Refuse a limit of GPU-hours for trials without a GPU: nothing would ever count, and nothing end the search.
+
+    Raises:
+        UsageError: says so.
+    """
+    if limit is not None and not gpus:
+        raise UsageError(
+            f"--gpu-hours: {limit:g}: trials use no GPU here, so that nothing would ever count and the search never "
+            "end by it; use --time-budget, or --gpus-per-trial where there are GPUs (tunelab resume --gpu-hours 0 "
+            "takes the limit away)"
+        )
+
+
+def _received() -> int:
+    from tunelab.tuning.interrupt import received  # with Ray, which is imported when its environment is ready
+
+    return received()
