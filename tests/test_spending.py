@@ -32,7 +32,7 @@ def test_a_trial_counts_from_its_place_to_its_end():
 def test_what_waits_for_a_place_uses_none():
     run = [record(1, "session"), record(2, "suggestion", "0001"), record(2, "suggestion", "0002")]
     assert hours(*run, record(10, "start", "0001", gpus=2), clock=11) == 2
-    waits = [*run, record(10, "start", "0001", gpus=2), record(20, "decision", "0001", action="wait")]
+    waits = [*run, record(10, "start", "0001", gpus=2), record(20, "wait", "0001")]
     assert hours(*waits, clock=500) == 20
     assert hours(*waits, record(500, "start", "0001", gpus=2), record(501, "end", "0001")) == 22
 
