@@ -16,6 +16,7 @@ from typing import Any
 import boto3
 import pytest
 import ray
+import yaml
 from ray.cluster_utils import Cluster
 from rich.console import Console
 
@@ -228,3 +229,14 @@ def test_a_place_in_a_bucket_is_looked_at_and_left_as_it_is(
 def test_a_probe_without_a_dry_run_is_a_mistake(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["search", "--probe", "10s"]) == 2
     assert "--probe: goes with --dry-run, which is not given" in capsys.readouterr().err
+
+
+def test_what_another_scheduler_lets_through_is_counted_in_full(tiny: Path, quick: None, tmp_path: Path) -> None:
+    document = yaml.safe_load(tiny.read_text())
+    document["early_stopping"] = {"scheduler": "median"}
+    tiny.write_text(yaml.safe_dump(document))
+    shown = io.StringIO()
+    where: dict[str, Any] = {"storage": tmp_path / "runs", "gpus_per_trial": 0.0, "concurrent": 1}
+    found = plan_search(tiny, console=Console(file=shown, width=150), **where)
+    assert "Early stopping: what median lets through is not foreseen; 72 epochs at most." in shown.getvalue()
+    assert (found.rungs, found.epochs, found.most_epochs) == ([], 72, 72)

@@ -111,6 +111,10 @@ def of_times(found: DryRun, limit: float) -> list[str]:
 
 def _early_stopping(found: DryRun) -> str:
     per = "" if found.plan.trials else f" of each {UNLIMITED} trials"
+    scheduler = found.plan.space.early_stopping.scheduler
+    if scheduler in ("hyperband", "median"):
+        most = f"{found.most_epochs:,.0f} epochs{per}"
+        return f"Early stopping: what {scheduler} lets through is not foreseen; {most} at most."
     if not found.rungs:
         return (
             f"Early stopping: trials are compared nowhere, so all {found.most_epochs:,.0f} epochs{per} may be trained."
