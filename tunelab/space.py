@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from tunelab import yamlfile
 from tunelab.domain_parser import DomainParser
 from tunelab.domains import Ask, Choice, Domain, Outside, Point, Repeat, Struct
 from tunelab.errors import SpaceError, did_you_mean
+from tunelab.fidelity import Fidelity
 
 
 class _Section(BaseModel):
@@ -89,12 +90,30 @@ class _File(_Section):
     trials: int | None = Field(default=None, ge=1)
     epochs: Epochs = Epochs()
     early_stopping: EarlyStopping = EarlyStopping()
+    fidelity: Fidelity = Fidelity()
+    """``epochs``: trials are compared over their epochs (``early_stopping``). Or steps of one kind: a configuration is
+    trained at the lowest one first, and the best 1/reduction of a step are trained anew at the next, up to the full."""
     sampler: Sampler = "tpe"
     resources: Resources = Resources()
     data: DataOptions = DataOptions()
     shared: dict[str, Any] = {}
     families: dict[str, Any] = {}
     start_from: list[dict[str, Any]] = []
+
+    @model_validator(mode="after")
+    def _compared_once(self) -> _File:
+        if not self.fidelity.steps:
+            return self
+        if not self.families:
+            raise ValueError(
+                "fidelity: no family is searched, and configurations to try first are trained in full; leave it out"
+            )
+        for key in sorted(self.early_stopping.model_fields_set - {"reduction"}):
+            raise ValueError(
+                f"early_stopping.{key}: compares trials over epochs, and fidelity by steps of {self.fidelity.kind}, "
+                "where reduction alone counts; leave one of them out"
+            )
+        return self
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,6 +138,7 @@ class Space:
     trials: int | None
     epochs: Epochs
     early_stopping: EarlyStopping
+    fidelity: Fidelity
     sampler: Sampler
     resources: Resources
     data: DataOptions
@@ -224,6 +244,7 @@ def load_space(path: Path, own: Callable[[str], Any] | None = None) -> Space:
         trials=file.trials,
         epochs=file.epochs,
         early_stopping=file.early_stopping,
+        fidelity=file.fidelity,
         sampler=file.sampler,
         resources=file.resources,
         data=file.data,
