@@ -18,6 +18,7 @@ from ray.tune.schedulers import TrialScheduler
 
 from benchmarks.simulation import FLOOR, Setting
 from tunelab.domains import Float, Struct
+from tunelab.fidelity import Fidelity
 from tunelab.journal import Journal
 from tunelab.models import normalise
 from tunelab.space import DataOptions, EarlyStopping, Epochs, Resources, Sampler, Space
@@ -47,6 +48,7 @@ def space_of(dimensions: int, epochs: int, sampler: Sampler, rules: EarlyStoppin
         name="recorded",
         trials=None,
         epochs=Epochs(max=epochs),
+        fidelity=Fidelity(),
         early_stopping=rules,
         sampler=sampler,
         resources=Resources(),

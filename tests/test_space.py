@@ -42,7 +42,7 @@ def draw(space: Space, seed: int = 0) -> dict:
 REFUSED = [
     # unknown keys and their nearest ones
     ("trails: 3\n" + RNN, "trails: no such key; did you mean 'trials'?"),
-    ("list: 3\n" + RNN, "list: no such key; known are data, early_stopping, epochs, families, name,"),
+    ("list: 3\n" + RNN, "list: no such key; known are data, early_stopping, epochs, families, fidelity, name,"),
     ("epochs: {maximum: 3}\n" + RNN, "epochs.maximum: no such key; did you mean 'max'?"),
     ("early_stopping: {gracee: 3}\n" + RNN, "early_stopping.gracee: no such key; did you mean 'grace'?"),
     ("data: {resampel: 64}\n" + RNN, "data.resampel: no such key; did you mean 'resample'?"),

@@ -8,7 +8,7 @@ the next, in :mod:`tunelab.ladder`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from itertools import pairwise
 from typing import Annotated, Any
 
@@ -17,7 +17,6 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 At = Mapping[str, float]
 """The fidelity of a trial; empty: full."""
 FULL: At = {}
-KINDS = ("data", "decimation")
 
 
 class Fidelity(BaseModel):
@@ -49,7 +48,9 @@ class Fidelity(BaseModel):
         if not all(one < other for one, other in pairwise(self.data)):
             raise ValueError(f"data: {list(self.data)} do not ascend; a step has more of the data than the one before")
         if not all(one > other for one, other in pairwise(self.decimation)):
-            raise ValueError(f"decimation: {list(self.decimation)} do not descend; a step thins less than the one before")
+            raise ValueError(
+                f"decimation: {list(self.decimation)} do not descend; a step thins less than the one before"
+            )
         return self
 
     @property
@@ -57,10 +58,27 @@ class Fidelity(BaseModel):
         """The fidelities below the full one, the lowest first; none where trials are compared over epochs."""
         return [*({"data": share} for share in self.data), *({"decimation": factor} for factor in self.decimation)]
 
-    @property
-    def kind(self) -> str:
-        """``epochs``, ``data`` or ``decimation``."""
-        return next((kind for kind in KINDS if getattr(self, kind)), "epochs")
+    def check_alone(self, rules: Set[str], *, searched: bool) -> None:
+        """Whether nothing beside the steps in a space compares trials too, and there are trials to compare.
+
+        Args:
+            rules: keys of early stopping that the space sets.
+            searched: whether any family is.
+
+        Raises:
+            ValueError: names the key and the remedy.
+        """
+        if not self.steps:
+            return
+        if not searched:
+            raise ValueError(
+                "fidelity: no family is searched, and configurations to try first are trained in full; leave it out"
+            )
+        for key in sorted(rules - {"reduction"}):
+            raise ValueError(
+                f"early_stopping.{key}: compares trials over epochs, and fidelity by steps of "
+                f"{'data' if self.data else 'decimation'}, where reduction alone counts; leave one of them out"
+            )
 
     @property
     def first(self) -> At:

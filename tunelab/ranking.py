@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from tunelab.errors import StateError
+from tunelab.fidelity import FULL, At, lessened
+from tunelab.fidelity import checked as fidelity_in
 from tunelab.metrics import Counts
 
 _NAME = re.compile(r"[0-9]{1,12}")
@@ -102,6 +104,10 @@ class Trial:
     """Dimension -> value, only those that exist for this family."""
     seed: int = 0
     """Of its weights, dropout and order of scans."""
+    fidelity: At = field(default_factory=dict)
+    """What it was trained on less than all of; empty: trained in full."""
+    of: str = ""
+    """The trial for which its params were proposed, at the lowest fidelity; empty: itself."""
     status: Status = "running"
     cause: str = ""
     """Why it failed or was stopped."""
@@ -117,6 +123,11 @@ class Trial:
     """How often it lost its process by its own doing; lost nodes and killed drivers are not counted."""
     loss: str = ""
     """Why it lost its process last."""
+
+    @property
+    def configuration(self) -> str:
+        """The first trial of these params; those of higher fidelity are more trials of it."""
+        return self.of or self.trial
 
     @property
     def unfinished(self) -> bool:
@@ -205,7 +216,10 @@ class Leaderboard:
                 raise TypeError("name or family is no text")
             if not all(isinstance(record[key], Mapping) for key in ("params", "point")):
                 raise TypeError("params or point is no mapping")
-            self.trials[record["trial"]] = Trial(**fields, seed=record.get("seed", 0))
+            of, fidelity = record.get("of", ""), fidelity_in(record.get("fidelity", FULL))  # older journals lack them
+            if of and self.trials[of].of:
+                raise ValueError(f"{of!r} is of another trial")
+            self.trials[record["trial"]] = Trial(**fields, seed=record.get("seed", 0), fidelity=fidelity, of=of)
         elif record["kind"] == "result":
             trial = self.trials[record["trial"]]
             trial.epochs = _gone_on(trial.epochs, record)
@@ -240,27 +254,35 @@ class Leaderboard:
     def ranked(self) -> list[Trial]:
         """Trials with a chosen epoch, best first, failed ones left out.
 
-        Those judged on all folds before those judged on the first alone, as far as their F1 is defined; then by
-        validation F1; equal ones by average precision on the tune split, then the smaller model, then the older.
+        Those trained in full before those at a lower fidelity, higher ones first, whatever they came to: values of two
+        fidelities cannot be compared. Then those judged on all folds before those judged on the first alone, as far as
+        their F1 is defined; then by validation F1; equal ones by average precision on the tune split, then the smaller
+        model, then the older.
         """
         there = [t for t in self.snapshot() if t.chosen and t.status != "failed"]
         return sorted(there, key=_order)  # stable: equal ones stay in the journal's order
 
     @property
     def best(self) -> Trial | None:
-        """The first of :meth:`ranked` whose validation F1 is defined."""
+        """The first of :meth:`ranked` whose validation F1 is defined; never one at a lower fidelity."""
         ranked = self.ranked()
-        return ranked[0] if ranked and not math.isnan(ranked[0].val_f1) else None
+        return ranked[0] if ranked and not math.isnan(ranked[0].val_f1) and not ranked[0].fidelity else None
+
+    @property
+    def configurations(self) -> list[Trial]:
+        """The first trial of each params."""
+        return [trial for trial in self.snapshot() if not trial.of]
 
     @property
     def ended(self) -> int:
-        """How many trials are over, or wait."""
-        return sum(t.status != "running" for t in self.snapshot())
+        """How many trials are over, or wait; those that go on at a higher fidelity are not counted once more."""
+        return sum(t.status != "running" for t in self.configurations)
 
 
-def _order(trial: Trial) -> tuple[bool, bool, float, float, int]:
+def _order(trial: Trial) -> tuple[float, bool, bool, float, float, int]:
     f1, dense = trial.val_f1, trial.measured("tune_average_precision")
-    return math.isnan(f1), trial.pooled is None, -_worst_if_nan(f1), -_worst_if_nan(dense), trial.parameters
+    worst = lessened(trial.fidelity), math.isnan(f1), trial.pooled is None
+    return *worst, -_worst_if_nan(f1), -_worst_if_nan(dense), trial.parameters
 
 
 def _gone_on(epochs: list[Epoch], record: Mapping[str, Any]) -> list[Epoch]:

@@ -102,17 +102,7 @@ class _File(_Section):
 
     @model_validator(mode="after")
     def _compared_once(self) -> _File:
-        if not self.fidelity.steps:
-            return self
-        if not self.families:
-            raise ValueError(
-                "fidelity: no family is searched, and configurations to try first are trained in full; leave it out"
-            )
-        for key in sorted(self.early_stopping.model_fields_set - {"reduction"}):
-            raise ValueError(
-                f"early_stopping.{key}: compares trials over epochs, and fidelity by steps of {self.fidelity.kind}, "
-                "where reduction alone counts; leave one of them out"
-            )
+        self.fidelity.check_alone(self.early_stopping.model_fields_set, searched=bool(self.families))
         return self
 
 
@@ -148,6 +138,11 @@ class Space:
     start_from: tuple[Start, ...]
     document: Mapping[str, Any]
     """The file's content, for the record."""
+
+    @property
+    def over_epochs(self) -> EarlyStopping:
+        """What stops trials early: nothing where steps of fidelity compare them."""
+        return self.early_stopping.model_copy(update={"scheduler": "none"} if self.fidelity.steps else {})
 
     def propose(self, ask: Ask) -> dict[str, Any]:
         """Build params by asking for each dimension that exists, the family first.

@@ -1,4 +1,4 @@
-"""A part of the training scans for trials at a lower fidelity: the same for all of them, and the larger hold the smaller.
+"""A part of the training scans for trials at a lower fidelity: the same for all, larger parts holding the smaller.
 
 Tune, validation and test stay as they are, so that what a trial comes to is measured on the same scans at every step.
 What is trained on is what counts for normalisation too. Where there are folds, only the first one is trained.
@@ -85,8 +85,8 @@ def sizes_of(dataset: Dataset, shares: Sequence[float], seed: int) -> list[int]:
             groups = len({g for g, split in zip(whole.groups, whole.splits, strict=True) if split == "train"})
             other = f"the share {shares[i + 1]:g}" if i + 1 < len(shares) else "all"
             raise DataError(
-                f"fidelity.data: {share:g} of {sizes[-1]} training scans, in {groups} groups that are never parted, comes "
-                f"to {sizes[i]} scans, and so does {other}; give shares that are further apart, or fewer of them"
+                f"fidelity.data: {share:g} of {sizes[-1]} training scans, in {groups} groups that are never parted, "
+                f"comes to {sizes[i]} scans, and so does {other}; give shares that are further apart, or fewer of them"
             )
     return sizes
 

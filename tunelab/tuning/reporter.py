@@ -16,6 +16,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from tunelab import fidelity
 from tunelab.progress import clean, clock
 from tunelab.ranking import Leaderboard, Trial
 
@@ -93,11 +94,15 @@ class Reporter:
             words.append(f"F1 {number(trial.val_f1)} average precision {number(dense)}")
         if self._goal.folds and epoch is not None:
             words.append(f"over {self._goal.folds} folds" if trial.pooled else "on the first fold")
+        if trial.fidelity:
+            words.append(fidelity.words(trial.fidelity))
         return " ".join(words)
 
     def _progress(self) -> str:
         goal, seconds = self._goal, time.monotonic() - self._goal.begun
         trials = f"{self._board.ended}{f'/{goal.trials}' if goal.trials else ''} trials"
+        if again := sum(bool(trial.of) for trial in self._board.snapshot()):
+            trials += f" and {again} again at a higher fidelity"
         return f"{trials}, {clock(seconds)}{f' of {clock(goal.seconds)}' if goal.seconds else ''}"
 
     def _render(self) -> Group:
@@ -120,17 +125,22 @@ class Reporter:
             values = [number(trial.measured(name)) for name in _SHOWN]
             if self._on_first(trial):
                 values[0] += _FIRST_ONLY
+            if trial.fidelity:
+                values[0] += _LOWER
             name = f"{trial.trial} {clean(trial.name)}".strip()
             place = "" if math.isnan(trial.val_f1) else str(rank)
             when = f"{epoch.epoch}/{trial.epochs[-1].epoch}" if epoch else ""
             here = clean(" ".join(f"{key}={short(trial.point[key])}" for key in varied if key in trial.point))
-            row = [place, name, clean(trial.family), here, when, *values, trial.status]
+            state = f"{trial.status} {fidelity.words(trial.fidelity)}".strip()
+            row = [place, name, clean(trial.family), here, when, *values, state]
             table.add_row(*(Text(cell) for cell in row))
         baseline = number(self._goal.always_positive_f1)
         where = f"the scans of all {self._goal.folds} folds" if self._goal.folds else "the validation split"
         below = f"AP: average precision; always answering positive: F1 {baseline} on {where}"
         if any(map(self._on_first, ranked[:ROWS])):
             below += f"; {_FIRST_ONLY} on the first fold only, ranked below those judged on all"
+        if any(trial.fidelity for trial in ranked[:ROWS]):
+            below += f"; {_LOWER} at a lower fidelity, ranked below those trained in full"
         if len(ranked) > ROWS:
             below = f"{len(ranked) - ROWS} more; {below}"
         failed = sum(t.status == "failed" for t in self._board.snapshot())
@@ -139,8 +149,8 @@ class Reporter:
         return Group(table, Text(below))
 
     def _on_first(self, trial: Trial) -> bool:
-        """Whether there are folds, and the trial was judged on the first only."""
-        return self._goal.folds > 0 and trial.pooled is None
+        """Whether there are folds, and the trial was judged on the first only, though it was trained in full."""
+        return self._goal.folds > 0 and trial.pooled is None and not trial.fidelity
 
     def _varied(self) -> list[str]:
         """The dimensions whose values differ between trials."""
@@ -151,7 +161,7 @@ class Reporter:
         return [name for name, values in seen.items() if len(values) > 1]
 
 
-_FIRST_ONLY = "*"
+_FIRST_ONLY, _LOWER = "*", "~"
 _SHOWN = ("val_f1", "val_average_precision", "precision", "recall")
 
 

@@ -122,9 +122,7 @@ def _assemble(search: _Search) -> None:
     from tunelab.tuning.trainable import TrialSettings
 
     plan, recorder = search.plan, search.recorder
-    search.scheduler = RecordingScheduler(
-        plan.space.early_stopping, plan.max_epochs, recorder, plan.options.max_failures
-    )
+    search.scheduler = RecordingScheduler(plan.space.over_epochs, plan.max_epochs, recorder, plan.options.max_failures)
     search.settings = TrialSettings(
         max_epochs=plan.max_epochs,
         rungs=frozenset(search.scheduler.stopping.rungs),
@@ -137,6 +135,7 @@ def _assemble(search: _Search) -> None:
         trainer=TRAINER,
         step_timeout=plan.options.step_timeout,
         debug=plan.debug,
+        data_seed=plan.options.seed,
     )
     search.searcher = SpaceSearcher(
         plan.space,
@@ -162,7 +161,8 @@ def _search(search: _Search, hold: Hold) -> Mapping[str, Any]:
     from tunelab.tuning.judgement import judge
 
     plan, recorder, board = search.plan, search.recorder, search.recorder.board
-    logs = TensorBoardLogs(plan.folder / "tensorboard", plan.space.columns(), pooled=plan.data.n_folds > 0)
+    steps = ["fidelity"] if plan.space.fidelity.steps else []
+    logs = TensorBoardLogs(plan.folder / "tensorboard", [*plan.space.columns(), *steps], pooled=plan.data.n_folds > 0)
     judged = plan.data.judged()
     goal = Goal(
         trials=plan.trials,
@@ -290,8 +290,11 @@ def _tune(search: _Search, seconds: float | None) -> None:
 
 def _causes(trials: Iterable[Trial], plan: Plan) -> str:
     """Why no trial can be ranked, equal causes together."""
+    trials = list(trials)
     causes = Counter(t.cause or t.status for t in trials)
     lines = [f"  {count} x {cause}" for cause, count in causes.most_common(5)]
+    if trials and all(trial.fidelity for trial in trials):
+        lines.append(f"  none was trained in full; allow more: tunelab resume {plan.folder} --time-budget TIME")
     if not lines:
         lines = ["  no trial was started in the time given; allow more with --time-budget"]
     return "\n".join([f"no trial of this search can be ranked; report: {plan.folder / 'report.html'}", *lines])
