@@ -77,7 +77,12 @@ class QuickRun:
         self.process = subprocess.Popen(
             [sys.executable, str(HERE / "quick_run.py"), *words],
             cwd=self.folder,
-            env={**os.environ, "PYTHONPATH": str(HERE), "TUNELAB_QUICK_SECONDS": "0.05", **self.environment},
+            env={
+                **os.environ,
+                "PYTHONPATH": f"{HERE}{os.pathsep}{HERE.parent}",
+                "TUNELAB_QUICK_SECONDS": "0.05",
+                **self.environment,
+            },
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -76,14 +76,14 @@ class Ladder:
         Args:
             last: whether no new configurations will come. Then the best one of a step goes on even where so few came
                 there that it is not among the best 1/reduction, once nobody is on the way to that step any more; and
-                the next best ones in place of those that came to nothing at the step above. So one at least comes to
+                the next best ones in place of those that came to nothing at a step above. So one at least comes to
                 full fidelity, if any can.
         """
         for step in reversed(range(len(self._steps) - 1)):
             at, above = self._steps[step], self._steps[step + 1]
             best = int(len(at.told) / self._reduction)
             if last and not any(below.begun - below.told for below in self._steps[: step + 1]):
-                best = max(best, 1 + above.failed)
+                best = max(best, 1 + sum(higher.failed for higher in self._steps[step + 1 :]))
             for _, _, one in at.order[:best]:
                 if one not in above.begun:
                     return one, step + 1
