@@ -40,24 +40,29 @@ class Naive:
     def there(self, step: int) -> set[str]:
         return {one for one, where, _ in self.said if where == step}
 
-    def promotable(self, *, last: bool) -> tuple[str, int] | None:
-        found: tuple[str, int] | None = None
-        for step in range(self.steps):
-            came = self.at(step)
-            allowed = math.floor(len(came) / self.reduction)
-            on_the_way = any(self.there(below) - set(self.at(below)) for below in range(step + 1))
-            if last and not on_the_way:
-                lost = sum(v != v for higher in range(step + 1, self.steps + 1) for v in self.at(higher).values())
-                allowed = max(allowed, 1 + lost)
-            names = list(came)
-            may = []
+    def may(self, step: int, allowed: int) -> str | None:
+        came = self.at(step)
+        names = list(came)
+        for place in range(allowed):
             for i, one in enumerate(names):
                 better = [n for n in names if came[n] > came[one]] + [n for n in names[:i] if came[n] == came[one]]
-                if came[one] == came[one] and len(better) < allowed and one not in self.there(step + 1):
-                    may.append((len(better), one))
-            if may:
-                found = (min(may)[1], step + 1)
-        return found
+                if came[one] == came[one] and len(better) == place and one not in self.there(step + 1):
+                    return one
+        return None
+
+    def promotable(self, *, last: bool) -> tuple[str, int] | None:
+        regular = [
+            (step, self.may(step, math.floor(len(self.at(step)) / self.reduction))) for step in range(self.steps)
+        ]
+        for step, one in reversed(regular):
+            if one is not None:
+                return one, step + 1
+        for step in range(self.steps):
+            on_the_way = [below for below in range(step + 1) if self.there(below) - set(self.at(below))]
+            lost = [v for higher in range(step + 1, self.steps + 1) for v in self.at(higher).values() if v != v]
+            if last and not on_the_way and (one := self.may(step, 1 + len(lost))) is not None:
+                return one, step + 1
+        return None
 
 
 VALUES = st.sampled_from([0.1, 0.2, 0.3, 0.5, -math.inf, math.nan])

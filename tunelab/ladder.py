@@ -74,17 +74,22 @@ class Ladder:
         """The configuration that may go on and has come furthest, and the step it goes on at; the best one of those.
 
         Args:
-            last: whether no new configurations will come. Then the best one of a step goes on even where so few came
-                there that it is not among the best 1/reduction, once nobody is on the way to that step any more; and
-                the next best ones in place of those that came to nothing at a step above. So one at least comes to
-                full fidelity, if any can.
+            last: whether no new configurations will come. Then, once all others have gone on, the best one of a step
+                does even where so few came there that it is not among the best 1/reduction, if nobody is on the way to
+                that step any more; and the next best ones in place of those that came to nothing at a step above. So
+                one at least comes to full fidelity, if any can.
         """
         for step in reversed(range(len(self._steps) - 1)):
-            at, above = self._steps[step], self._steps[step + 1]
-            best = int(len(at.told) / self._reduction)
-            if last and not any(below.begun - below.told for below in self._steps[: step + 1]):
-                best = max(best, 1 + sum(higher.failed for higher in self._steps[step + 1 :]))
-            for _, _, one in at.order[:best]:
-                if one not in above.begun:
-                    return one, step + 1
+            if (one := self._next(step, int(len(self._steps[step].told) / self._reduction))) is not None:
+                return one, step + 1
+        for step, at in enumerate(self._steps[:-1] if last else ()):
+            if at.begun - at.told:
+                return None
+            if (one := self._next(step, 1 + sum(above.failed for above in self._steps[step + 1 :]))) is not None:
+                return one, step + 1
         return None
+
+    def _next(self, step: int, best: int) -> str | None:
+        """Of so many of the best of a step the first one that has not gone on."""
+        above = self._steps[step + 1]
+        return next((one for _, _, one in self._steps[step].order[:best] if one not in above.begun), None)
