@@ -144,4 +144,5 @@ def test_one_without_a_value_never_goes_on() -> None:
     ladder = Ladder(1, 1.5)
     for one in "abc":
         ladder.told(one, 0, math.nan)
-    assert ladder.promotable() is None and ladder.promotable(last=True) is None
+    assert ladder.promotable() is None
+    assert ladder.promotable(last=True) is None

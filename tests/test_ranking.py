@@ -251,7 +251,8 @@ def test_a_trial_at_a_lower_fidelity_ranks_below_all_in_full_and_never_leads() -
     for record in [*at("0003", 0.1), *at("0004", NAN), *at("0005", 0.7, fidelity={}, of="0001")]:
         board.apply(record)
     assert [t.trial for t in board.ranked()] == ["0005", "0003", "0004", "0002", "0001"]
-    assert board.best is not None and board.best.trial == "0005"
+    assert board.best is not None
+    assert board.best.trial == "0005"
     assert [t.trial for t in board.configurations] == ["0001", "0003", "0004"]
     assert board.ended == 3
     assert [t.configuration for t in board.snapshot()] == ["0001", "0001", "0003", "0004", "0001"]

@@ -415,7 +415,7 @@ def test_thinning_changes_nothing_by_1_and_leaves_two_samples_at_least():
     assert thinned(chain(samples=9), 1) == chain(samples=9)
     assert outcome(N, DT, thinned(chain(samples=9), 8))[0] == 2
     with pytest.raises(
-        DataError, match="fidelity.decimation: 9 leaves 1 of 9 samples, and 2 are the fewest; thin by 8"
+        DataError, match=r"fidelity\.decimation: 9 leaves 1 of 9 samples, and 2 are the fewest; thin by 8"
     ):
         outcome(N, DT, thinned(chain(samples=9), 9))
 

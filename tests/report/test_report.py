@@ -413,7 +413,8 @@ class TestLeaderboard:
         assert list(table.columns) == [
             "rank", "trial", "name", "family", "status", "epochs", "seconds", "parameters", "val_f1", "threshold",
             "val_f1_at_half", "val_average_precision", "precision", "recall", "tp", "fp", "fn", "mean_jaccard",
-            "chosen_epoch", "tn", "tune_average_precision", "cause", "judged_on", "units", "threshold_param", "l2",
+            "chosen_epoch", "tn", "tune_average_precision", "cause", "judged_on", "fidelity", "of",
+            "units", "threshold_param", "l2",
         ]  # fmt: skip
         rows = table.to_dict("records")
         assert [(row["rank"], row["trial"], row["status"]) for row in rows] == [
@@ -516,3 +517,32 @@ def test_any_table_of_trials_has_a_report(begin_run: Callable[..., Any], trials:
     if ranks:
         assert table["val_f1"][0] == str(content["best"]["val_f1"])
         yamlfile.load(run.folder / "best_config.yaml")
+
+
+def test_trials_at_a_lower_fidelity_never_lead_and_are_told_apart(begin_run: Callable[..., Any], measured: Any) -> None:
+    run = begin_run()
+    low, params = {"decimation": 4}, {"family": "lstm"}
+
+    def trial(name: str, f1: float, **more: Any) -> None:
+        fields = {"name": "", "seed": 0, "family": "lstm", "params": params, "point": {}}
+        run.journal.append("suggestion", trial=name, **fields, **more)
+        run.epoch(name, 1, measured(f1, f1))
+        run.end(name)
+
+    trial("0001", 0.7, fidelity=low, of="")
+    trial("0002", 0.6, fidelity=low, of="")
+    found, page = checked(run.folder)
+    assert found["best"] is None
+    assert found["verdict"] == "No trial has been trained in full yet: 2 finished."
+    trial("0003", 0.3, fidelity={}, of="0001")
+    found, page = checked(run.folder)
+    assert (found["best"]["trial"], found["trials"], found["configurations"]) == ("0003", 3, 2)
+    table = pd.read_csv(run.folder / "leaderboard.csv", dtype=str, keep_default_na=False)
+    assert table[["rank", "trial", "fidelity", "of"]].to_numpy().tolist() == [
+        ["1", "0003", "full", "0001"],
+        ["2", "0001", "at 1/4 of the samples", ""],
+        ["3", "0002", "at 1/4 of the samples", ""],
+    ]
+    assert "at 1/4 of the samples, not comparable with those above" in page
+    assert "finished at 1/4 of the samples" in page
+    assert "below those trained in full, trials at a lower fidelity" in page

@@ -189,7 +189,8 @@ def test_books_are_told_the_lowest_step_alone(tmp_path: Path, recorder_in: Open)
     recorder = recorder_in(tmp_path)
     search = searching(stepped("nsga2", first=True), recorder, trials=7)
     follow(search, recorder)
-    assert search._proposals is not None and search._proposals._books is not None
+    assert search._proposals is not None
+    assert search._proposals._books is not None
     told = [(t.state.name, t.value) for t in search._proposals._books.trials if t.state.name in ("COMPLETE", "FAIL")]
     lowest = [value(int(t.trial)) for t in recorder.board.snapshot() if t.fidelity == LOW]
     assert [v for state, v in told if state == "COMPLETE"] == lowest
