@@ -38,7 +38,7 @@ def check_ladder(records: list[dict[str, Any]], steps: list[dict[str, float]]) -
     every, ladder, board = [*steps, {}], Ladder(len(steps), 2), Leaderboard()
     for record in records:
         board.apply(record)
-        if record["kind"] not in ("suggestion", "end"):
+        if record["kind"] not in ("suggestion", "end") or record.get("status") == "interrupted":
             continue
         trial = board.trials[record["trial"]]
         step = every.index(dict(trial.fidelity))

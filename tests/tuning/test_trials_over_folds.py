@@ -204,7 +204,9 @@ class Trials:
         self.store = FolderStore(folder / "run" / "weights")
 
     def begin(self) -> KerasTrainable:
-        return hold({"trial": "0001", "seed": 3, "params": normalise(PARAMS)}, self.access, self.settings)
+        return hold(
+            {"trial": "0001", "seed": 3, "params": normalise(PARAMS), "fidelity": {}}, self.access, self.settings
+        )
 
 
 @pytest.fixture
