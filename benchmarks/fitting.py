@@ -21,7 +21,7 @@ from tunelab.data.dataset import Dataset
 from tunelab.data.prepared import CacheOptions, access_to
 from tunelab.preprocessing import chain_of
 from tunelab.progress import progress_console, shown
-from tunelab.space import DataOptions
+from tunelab.sections import DataOptions
 from tunelab.training import Schedule, Training
 
 DRAWS = 2000

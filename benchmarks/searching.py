@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import tempfile
+import weakref
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,9 +20,11 @@ from ray.tune.schedulers import TrialScheduler
 from benchmarks.simulation import FLOOR, Setting
 from tunelab.aims import Aims
 from tunelab.domains import Float, Struct
+from tunelab.fidelity import Fidelity
 from tunelab.journal import Journal
 from tunelab.models import normalise
-from tunelab.space import DataOptions, EarlyStopping, Epochs, Resources, Sampler, Space
+from tunelab.sections import DataOptions, EarlyStopping, Epochs, Resources, Sampler
+from tunelab.space import Space
 from tunelab.trial import nothing
 from tunelab.tuning.proposals import key_of
 from tunelab.tuning.record import FLOOR_ERRORS, Recorder
@@ -48,6 +51,7 @@ def space_of(dimensions: int, epochs: int, sampler: Sampler, rules: EarlyStoppin
         name="recorded",
         trials=None,
         epochs=Epochs(max=epochs),
+        fidelity=Fidelity(),
         early_stopping=rules,
         sampler=sampler,
         aims=Aims(),
@@ -70,10 +74,11 @@ class Searching:
     """
 
     def __init__(self, setting: Setting, sampler: Sampler = "tpe", rules: EarlyStopping | None = None) -> None:
-        self._folder = tempfile.TemporaryDirectory()
-        self._journal = Journal.open(Path(self._folder.name) / "journal.jsonl")
+        folder = tempfile.TemporaryDirectory()
+        journal = Journal.open(Path(folder.name) / "journal.jsonl")
+        weakref.finalize(self, _close, journal, folder)
         space = space_of(setting.cube.shape[1], setting.epochs, sampler, rules or EarlyStopping())
-        self._recorder = Recorder(self._journal)
+        self._recorder = Recorder(journal)
         self._scheduler = RecordingScheduler(space.early_stopping, setting.epochs, self._recorder)
         self._searcher = SpaceSearcher(space, [], self._recorder, self._scheduler, fit=self._nearest, seed=setting.seed)
         self._cube = setting.cube
@@ -121,3 +126,8 @@ class Searching:
         point = np.array([raw[f"x{i}"] for i in range(self._cube.shape[1])])
         away = ((self._cube - point) ** 2).sum(axis=1)
         return self._params[int(np.argmin(np.where(self._free, away, math.inf)))]
+
+
+def _close(journal: Journal, folder: tempfile.TemporaryDirectory[str]) -> None:
+    journal.close()
+    folder.cleanup()

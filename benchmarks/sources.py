@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 
 from tunelab.data.prepared import AS_RECORDED, CacheOptions, Prepared, prepared_from
-from tunelab.space import DataOptions
+from tunelab.sections import DataOptions
 
 
 def noise_folder(folder: Path, scans: int, traces: int, samples: int, *, compressed: bool = False) -> None:

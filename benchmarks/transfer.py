@@ -37,7 +37,8 @@ from tunelab.data.synthetic import EMBEDDED, embedded
 from tunelab.errors import DataError, ModelError
 from tunelab.models import chains, check_fit, check_space, cost_of, normalise, outline
 from tunelab.preprocessing import chain_of
-from tunelab.space import DataOptions, Space, load_space, shipped
+from tunelab.sections import DataOptions
+from tunelab.space import Space, load_space, shipped
 
 METRICS = ("average_precision", "f1")
 SIDES = ("synthetic", "data")

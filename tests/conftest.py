@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, settings
 from tunelab.data.dataset import Dataset
 from tunelab.data.prepared import AS_RECORDED, CacheOptions, prepared_from
 from tunelab.data.synthetic import SyntheticSettings, synthesize
-from tunelab.space import DataOptions
+from tunelab.sections import DataOptions
 
 # before anything imports Ray or TensorFlow
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"

@@ -83,7 +83,7 @@ def answers(weights: NDArray[np.float64], rows: NDArray[np.float64]) -> NDArray[
 class QuickTrainer:
     def __init__(self, task: Task) -> None:
         self._task = task
-        self._data: Dataset = task.data.open(chain_of(task.params))
+        self._data: Dataset = task.open()
         self._dense: list[float] = []
         self._scores: list[NDArray[np.float64]] = []
         cost = cost_of(task.params, self._data.n_samples) if "family" in task.params else None

@@ -6,7 +6,8 @@ import yaml
 from tunelab.configuration import Configuration, load_configuration
 from tunelab.errors import UsageError
 from tunelab.models import normalise, starts
-from tunelab.space import DataOptions, load_space, shipped
+from tunelab.sections import DataOptions
+from tunelab.space import load_space, shipped
 
 RNN = "family: simple_rnn\nunits: [8]\ndropout: 0.1\nl2: 0.01\n"
 

@@ -174,7 +174,7 @@ def test_example_data_set_can_be_written_and_read(tmp_path, monkeypatch, load_fo
 
 def test_example_spaces_are_valid(tmp_path, monkeypatch):
     found = yaml_examples(tmp_path, monkeypatch)
-    assert set(found) == {"chains", "compare", "example", "handheld", "mine", "objectives", "varied"}
+    assert set(found) == {"chains", "compare", "example", "handheld", "mine", "objectives", "steps", "varied"}
     for space in found.values():
         check_space(space)
     assert list(found["example"].families) == ["lstm", "conv_rnn"]

@@ -14,7 +14,7 @@ import pytest
 from benchmarks import policy as benchmark
 from benchmarks.baselines import BASELINES, PATIENCE, Kind, OneEpochTopK, f1_like
 from benchmarks.lines import lines_of
-from benchmarks.policy import BUDGETS, KEPT_BACK, main, searched, summary
+from benchmarks.policy import BUDGETS, KEPT_BACK, POLICIES, main, searched, summary
 from benchmarks.simulation import CHANCE, FLOOR, Epoch, Setting, read_curves, regret, setting_of, simulate, unit_cube
 
 ROWS, EPOCHS = 90, 12
@@ -138,26 +138,26 @@ def test_columns_are_scaled_as_is_natural_for_them():
 
 
 @pytest.mark.parametrize("workers", [1, 3, 8])
-@pytest.mark.parametrize("name", BASELINES)
+@pytest.mark.parametrize("name", POLICIES)
 def test_every_policy_keeps_to_its_workers_and_repeats_itself(name, workers):
     losses = falling(ROWS, 5)
     of = setting(losses, workers=workers, budget=40 * EPOCHS)
-    spent = simulate(losses, BASELINES[name].make(of), of)
+    spent = simulate(losses, POLICIES[name].make(of), of)
     assert max(Counter(one.end for one in spent).values()) <= workers
     assert len({(one.row, one.epoch) for one in spent}) == len(spent)
     assert regret(losses, spent, 40) < regret(losses, spent, 0) == 1
     np.random.default_rng().random()
-    assert simulate(losses, BASELINES[name].make(of), of) == spent
+    assert simulate(losses, POLICIES[name].make(of), of) == spent
     other = setting(losses, workers=workers, budget=40 * EPOCHS, seed=1)
-    assert simulate(losses, BASELINES[name].make(other), other) != spent
+    assert simulate(losses, POLICIES[name].make(other), other) != spent
 
 
-@pytest.mark.parametrize("name", BASELINES)
+@pytest.mark.parametrize("name", POLICIES)
 def test_no_policy_minds_when_everything_diverges(name):
     losses = np.full((ROWS, EPOCHS), math.nan)
     losses[:, 0] = np.where(np.arange(ROWS) % 2, CHANCE, math.nan)
     of = setting(losses, budget=10 * ROWS * EPOCHS)
-    spent = simulate(losses, BASELINES[name].make(of), of)
+    spent = simulate(losses, POLICIES[name].make(of), of)
     assert len({one.row for one in spent}) == ROWS
 
 
@@ -352,7 +352,9 @@ def test_epochs_in_front_can_be_left_out(curves):
 def test_names_that_are_not_there_are_refused(curves, tmp_path):
     with pytest.raises(SystemExit, match=r"--tasks: .*curves\.npz: other: unknown; there are small, patch32"):
         run(curves, tmp_path / "found.json", "--tasks", "other", "small")
-    with pytest.raises(SystemExit, match="--policies: best: unknown; there are ray_asha_loss, ray_asha_f1, random"):
+    with pytest.raises(
+        SystemExit, match="--policies: best: unknown; there are tunelab, ray_asha_loss, ray_asha_f1, random"
+    ):
         run(curves, tmp_path / "found.json", "--policies", "best")
     assert not (tmp_path / "found.json").exists()
 

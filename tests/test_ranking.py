@@ -314,3 +314,31 @@ def test_the_time_to_answer_is_the_median_over_all_epochs_that_tell_it():
     records[-1]["metrics"]["predict_ms"] = 4.0
     assert Leaderboard(records).trials["0001"].predict_ms == 3.0
     assert math.isnan(Leaderboard(sized(("0001", 0.9, 10))).trials["0001"].predict_ms)
+
+
+def at(trial: str, f1: float, *, status: str = "finished", **more) -> list[dict]:
+    return [suggestion(trial, **more), result(trial, 1, f1, f1), end(trial, status)]
+
+
+def test_a_trial_at_a_lower_fidelity_ranks_below_all_in_full_and_never_leads() -> None:
+    low = [*at("0001", 0.9, fidelity={"data": 0.1}), *at("0002", 0.8, fidelity={"data": 0.3}, of="0001")]
+    board = Leaderboard(low)
+    assert board.best is None
+    assert [t.trial for t in board.ranked()] == ["0002", "0001"], "the higher one first, whatever they came to"
+    for record in [*at("0003", 0.1), *at("0004", NAN), *at("0005", 0.7, fidelity={}, of="0001")]:
+        board.apply(record)
+    assert [t.trial for t in board.ranked()] == ["0005", "0003", "0004", "0002", "0001"]
+    assert board.best is not None
+    assert board.best.trial == "0005"
+    assert [t.trial for t in board.configurations] == ["0001", "0003", "0004"]
+    assert board.ended == 3
+    assert [t.configuration for t in board.snapshot()] == ["0001", "0001", "0003", "0004", "0001"]
+
+
+@pytest.mark.parametrize(
+    "more", [{"fidelity": {"shards": 2}}, {"fidelity": 0.1}, {"of": "0009"}, {"of": "0002"}, {"fidelity": {"data": 7}}]
+)
+def test_a_fidelity_that_is_none_is_damage(more: dict) -> None:
+    board = Leaderboard([*at("0001", 0.5, fidelity={"data": 0.5}), *at("0002", 0.5, of="0001")])
+    with pytest.raises(StateError, match=r"journal: record None \(suggestion\)"):
+        board.apply(suggestion("0003", **more))

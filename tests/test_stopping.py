@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tunelab.halving import Halving, Rules
-from tunelab.space import EarlyStopping
+from tunelab.sections import EarlyStopping
 from tunelab.stopping import Hyperband, Median, Never, stopping
 
 RULES = Rules(max_epochs=9, grace=2, reduction=3, promoting=True, collapse=0.4)

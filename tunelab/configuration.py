@@ -13,7 +13,7 @@ from tunelab import yamlfile
 from tunelab.errors import ModelError, UsageError, did_you_mean
 from tunelab.faults import explain
 from tunelab.models import FAMILIES, normalise
-from tunelab.space import DataOptions, Epochs
+from tunelab.sections import DataOptions, Epochs
 
 
 class _Data(DataOptions):

@@ -201,7 +201,7 @@ def _check(args: argparse.Namespace) -> int:
 def _list(args: argparse.Namespace) -> int:
     from tunelab.data.inventory import entries
     from tunelab.files import size_text
-    from tunelab.preprocessing import Preprocessing
+    from tunelab.preprocessing import chain_in
 
     cache = _cache(args)
     there = entries(cache)
@@ -209,7 +209,7 @@ def _list(args: argparse.Namespace) -> int:
         used = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.used))
         what = ""
         if entry.manifest is not None:
-            chain = Preprocessing.model_validate(entry.manifest.preprocessing)
+            chain = chain_in(entry.manifest.preprocessing)
             scans = len(entry.manifest.scans.scan)
             what = f"{scans} scans x {entry.manifest.samples:,} {entry.manifest.dtype}, {chain.describe()}"
             what += f": {entry.manifest.source}"
@@ -240,7 +240,7 @@ def _cache(args: argparse.Namespace) -> Path:
 def _access(args: argparse.Namespace) -> Prepared:
     from tunelab.data.prepared import AS_RECORDED, prepared_from
     from tunelab.models import chains, check_space, open_space
-    from tunelab.space import DataOptions
+    from tunelab.sections import DataOptions
 
     options, wanted = DataOptions(), [AS_RECORDED]
     if args.space is not None:

@@ -21,7 +21,7 @@ def begin(task: Task) -> Trainer:
     """
     backend.configure(max(1, int(task.cpus)), task.gpus)
     schedule = Schedule(max_epochs=task.max_epochs, patience=task.patience, seed=task.seed)
-    return CrossFit(task.params, task.data.open(chain_of(task.params)), schedule)
+    return CrossFit(task.params, task.open(), schedule)
 
 
 def evaluate(evaluation: Evaluation) -> dict[str, dict[str, Any]]:

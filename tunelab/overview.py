@@ -51,6 +51,20 @@ class Overview:
         return ", ".join(f"{number} {status}" for status, number in counted.most_common()) or "no trial yet"
 
     @property
+    def tried(self) -> int:
+        """How many configurations there are; those of a run without steps of fidelity are its trials."""
+        return len(self.board.configurations)
+
+    @property
+    def _again(self) -> str:
+        """How many more trials train what others tried at a lower fidelity, and how many of all are trained in full."""
+        trials = self.board.snapshot()
+        if not any(trial.fidelity for trial in trials):
+            return ""
+        again, full = sum(bool(trial.of) for trial in trials), sum(not trial.fidelity for trial in trials)
+        return f" and {again} again at a higher fidelity, {full} in full"
+
+    @property
     def best(self) -> str:
         """``0.823 (0012 lstm)``, or a dash."""
         one = self.board.best
@@ -78,7 +92,7 @@ class Overview:
         newest = f", the newest {self.age}" if self.records else ""
         said = [
             f"{self.name}: {self.state}, by tunelab {self.version}, at {self.url}",
-            f"Trials: {len(self.board.trials)}{of}: {self.counts}",
+            f"Trials: {self.tried}{of}{self._again}: {self.counts}",
             *self._spent(),
             f"Leads: validation F1 {self.best}",
             *self._aims(),

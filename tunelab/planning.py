@@ -23,7 +23,9 @@ from tunelab import __version__, metrics
 from tunelab.data.dataset import SPLITS
 from tunelab.data.plan import SHOWN
 from tunelab.data.prepared import CacheOptions, access_to
+from tunelab.data.shares import sizes_of
 from tunelab.errors import UsageError
+from tunelab.fidelity import words
 from tunelab.files import write_file
 from tunelab.models import chains, check_space
 from tunelab.progress import plain, shown
@@ -84,6 +86,8 @@ def plan_of(
     )
     with shown(console) as progress:
         ready = access.ready(progress)
+    whole = next(iter(ready.datasets.values()))
+    shares = sizes_of(whole, space.fidelity.data, options.seed)  # so that no step repeats another
     trials = options.trials
     if trials is None and options.time_budget is None and options.gpu_hours is None:
         trials = space.trials or DEFAULT_TRIALS
@@ -95,7 +99,8 @@ def plan_of(
         folder=folder,
         options=options,
         space=space,
-        data=next(iter(ready.datasets.values())),
+        data=whole,
+        shares=shares,
         access=ready.access,
         samples={chain: dataset.n_samples for chain, dataset in ready.datasets.items()},
         trials=trials,
@@ -220,6 +225,18 @@ def _chains(plan: Plan) -> list[str]:
     return told if len(told) <= SHOWN else [*told[: SHOWN - 1], f"Preprocessing: {len(told) - SHOWN + 1} more chains."]
 
 
+def _steps(plan: Plan) -> list[str]:
+    """A line on the steps of fidelity, where there are any."""
+    space, reduction = plan.space, plan.space.early_stopping.reduction
+    if not space.fidelity.steps:
+        return []
+    told = [words(at) for at in space.fidelity.steps]
+    if space.fidelity.data:
+        told = [f"{said} ({size} scans)" for said, size in zip(told, plan.shares, strict=False)]
+    folds = ", on the first fold alone" if plan.data.folds else ""
+    return [f"Fidelity: each first {', then '.join(told)}{folds}; the best 1/{reduction:g} go on, up to all of it."]
+
+
 def announce(plan: Plan, console: Console) -> None:
     """Say what is going to happen."""
     data = plan.data
@@ -234,6 +251,7 @@ def announce(plan: Plan, console: Console) -> None:
         f"{plan.max_epochs} epochs each at most.",
         f"Data: {data.source}: {data.n_scans} scans, {data.n_traces} traces of {widths} samples; {data.dealt}.",
         *_chains(plan),
+        *_steps(plan),
         *(f"Note: {note}" for note in data.notes),
     ]
     for line in lines:

@@ -72,6 +72,11 @@ class Preprocessing(BaseModel):
         """Whether it leaves every scan as it was recorded."""
         return self == Preprocessing()
 
+    @property
+    def thinning(self) -> int:
+        """The factor by which what the steps leave of samples is thinned; 1: not at all."""
+        return 1
+
     def canonical(self) -> str:
         """JSON that is the same for equal chains: keys sorted, defaults left out. Names a chain in keys of a cache."""
         return json.dumps(
@@ -95,9 +100,40 @@ class Preprocessing(BaseModel):
             words.append(f"gain {self.gain:g}")
         if self.compression:
             words.append(f"compression {self.compression:g}")
+        if self.thinning > 1:
+            words.append(f"thinned by {self.thinning}")
         return ", ".join(words) or "as recorded"
+
+
+class Thinned(Preprocessing):
+    """A chain for trials at a lower fidelity. No space holds one: params name the chain that is thinned."""
+
+    thin: int = Field(strict=True, ge=2)
+    """The factor; see :func:`thinned`."""
+
+    @property
+    def thinning(self) -> int:
+        """See :attr:`Preprocessing.thinning`."""
+        return self.thin
+
+
+def thinned(chain: Preprocessing, factor: int) -> Preprocessing:
+    """A chain that leaves one sample where the given one leaves ``factor`` of them, over the same window.
+
+    The low-pass goes with it, once, whatever the chain decimates itself; background, gain and compression come after.
+
+    Args:
+        chain: of params.
+        factor: from 1; 1 changes nothing.
+    """
+    return chain if factor == 1 else Thinned.model_validate({**chain.model_dump(), "thin": factor})
 
 
 def chain_of(params: Mapping[str, Any]) -> Preprocessing:
     """The chain that params name."""
     return Preprocessing.model_validate(params["preprocessing"])
+
+
+def chain_in(record: Mapping[str, Any]) -> Preprocessing:
+    """The chain that a prepared data set tells of."""
+    return (Thinned if "thin" in record else Preprocessing).model_validate(record)

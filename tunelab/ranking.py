@@ -14,6 +14,8 @@ from typing import Any, get_args
 
 from tunelab.aims import Aims
 from tunelab.errors import StateError
+from tunelab.fidelity import FULL, lessened
+from tunelab.fidelity import checked as fidelity_in
 from tunelab.results import Epoch, Pooled, Status, Stored, Trial, defined, weights_file, worst_if_nan
 
 __all__ = ["Epoch", "Leaderboard", "Pooled", "Status", "Stored", "Trial", "weights_file"]
@@ -56,7 +58,10 @@ class Leaderboard:
                 raise TypeError("name or family is no text")
             if not all(isinstance(record[key], Mapping) for key in ("params", "point")):
                 raise TypeError("params or point is no mapping")
-            self.trials[record["trial"]] = Trial(**fields, seed=record.get("seed", 0))
+            of, fidelity = record.get("of", ""), fidelity_in(record.get("fidelity", FULL))  # older journals lack them
+            if of and self.trials[of].of:
+                raise ValueError(f"{of!r} is of another trial")
+            self.trials[record["trial"]] = Trial(**fields, seed=record.get("seed", 0), fidelity=fidelity, of=of)
         elif record["kind"] == "result":
             trial = self.trials[record["trial"]]
             trial.epochs = _gone_on(trial.epochs, record)
@@ -91,9 +96,10 @@ class Leaderboard:
     def ranked(self) -> list[Trial]:
         """Trials with a chosen epoch, best first, failed ones left out.
 
-        Those that keep all constraints before those that do not; those judged on all folds before those judged on the
-        first alone, as far as their F1 is defined; then by validation F1; equal ones by average precision on the tune
-        split, then the smaller model, then the older.
+        Those trained in full before those at a lower fidelity, higher ones first, whatever they came to: values of two
+        fidelities cannot be compared. Then those that keep all constraints before those that do not; those judged on
+        all folds before those judged on the first alone, as far as their F1 is defined; then by validation F1; equal
+        ones by average precision on the tune split, then the smaller model, then the older.
         """
         there = [t for t in self.snapshot() if t.chosen and t.status != "failed"]
         return sorted(there, key=self._order)  # stable: equal ones stay in the journal's order
@@ -108,23 +114,30 @@ class Leaderboard:
             trials: of those of :meth:`ranked`, in that order; None: all of them.
         """
         there = self.ranked() if trials is None else list(trials)
+        there = [trial for trial in there if not trial.fidelity]
         whole = [trial for trial in there if trial.pooled is not None and not self.aims.broken(trial)]
         return self.aims.front(whole or there)
 
     @property
     def best(self) -> Trial | None:
-        """The first of :meth:`ranked`, if its validation F1 is defined and it keeps all constraints."""
+        """The first of :meth:`ranked`, if its F1 is defined, it was trained in full and it keeps all constraints."""
         first = next(iter(self.ranked()), None)
-        return first if first and not math.isnan(first.val_f1) and not self.aims.broken(first) else None
+        wins = first and not math.isnan(first.val_f1) and not first.fidelity and not self.aims.broken(first)
+        return first if wins else None
+
+    @property
+    def configurations(self) -> list[Trial]:
+        """The first trial of each params."""
+        return [trial for trial in self.snapshot() if not trial.of]
 
     @property
     def ended(self) -> int:
-        """How many trials are over, or wait."""
-        return sum(t.status != "running" for t in self.snapshot())
+        """How many trials are over, or wait; those that go on at a higher fidelity are not counted once more."""
+        return sum(t.status != "running" for t in self.configurations)
 
-    def _order(self, trial: Trial) -> tuple[bool, bool, bool, float, float, int]:
+    def _order(self, trial: Trial) -> tuple[float, bool, bool, bool, float, float, int]:
         f1, dense = trial.val_f1, trial.measured("tune_average_precision")
-        worst = bool(self.aims.broken(trial)), math.isnan(f1), trial.pooled is None
+        worst = lessened(trial.fidelity), bool(self.aims.broken(trial)), math.isnan(f1), trial.pooled is None
         return *worst, -worst_if_nan(f1), -worst_if_nan(dense), trial.parameters
 
     def _aim(self, identity: Any) -> None:

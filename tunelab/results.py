@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from tunelab.fidelity import At
 from tunelab.metrics import Counts
 
 Status = Literal["running", "waiting", "finished", "stopped", "failed", "interrupted"]
@@ -98,6 +99,10 @@ class Trial:
     """Dimension -> value, only those that exist for this family."""
     seed: int = 0
     """Of its weights, dropout and order of scans."""
+    fidelity: At = field(default_factory=dict)
+    """What it was trained on less than all of; empty: trained in full."""
+    of: str = ""
+    """The trial for which its params were proposed, at the lowest fidelity; empty: itself."""
     status: Status = "running"
     cause: str = ""
     """Why it failed or was stopped."""
@@ -113,6 +118,11 @@ class Trial:
     """How often it lost its process by its own doing; lost nodes and killed drivers are not counted."""
     loss: str = ""
     """Why it lost its process last."""
+
+    @property
+    def configuration(self) -> str:
+        """The first trial of these params; those of higher fidelity are more trials of it."""
+        return self.of or self.trial
 
     @property
     def unfinished(self) -> bool:

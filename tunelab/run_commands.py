@@ -183,7 +183,7 @@ def _list(args: argparse.Namespace) -> int:
     for name in names:
         try:
             one = look(open_store(f"{place.url.rstrip('/')}/{name}", s3_options(args)))
-            said = f"{clean(one.state):<12} {len(one.board.trials):>5} trials  best {clean(one.best):<24} {one.age}"
+            said = f"{clean(one.state):<12} {one.tried:>5} trials  best {clean(one.best):<24} {one.age}"
         except TunelabError as error:
             said = clean(f"cannot be read: {error}", 500)
         print(f"{clean(name):<32} {said}")

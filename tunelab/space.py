@@ -13,100 +13,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import ValidationError
 
 from tunelab import yamlfile
-from tunelab.aims import DEFAULT, Aims, texts
+from tunelab.aims import Aims
 from tunelab.domain_parser import DomainParser
 from tunelab.domains import Ask, Choice, Domain, Outside, Point, Repeat, Struct
 from tunelab.errors import SpaceError
 from tunelab.faults import explain
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class Epochs(_Section):
-    """How long a trial may train."""
-
-    max: int = Field(default=30, ge=1)
-    """Epochs of a trial that nothing stops."""
-    patience: int = Field(default=10, ge=1)
-    """Epochs without a better average precision on the tune split before a trial ends itself. A trial whose
-    ``protocol`` is ``incremental`` ends with its last shard instead; each shard is one of its epochs."""
-
-
-class EarlyStopping(_Section):
-    """Which trials end before their epochs do, by the average precision on the tune split. A trial is *on the floor*
-    while that lies within two standard errors, over scans, of the share of positives."""
-
-    scheduler: Literal["halving", "hyperband", "median", "none"] = "halving"
-    """``halving``: asynchronous successive halving (ASHA, Li et al. 2020), one bracket; ``hyperband``: several, each
-    with a longer grace; ``median``: a trial ends when its best is below the median of the others' means; ``none``:
-    trials end by themselves."""
-    grace: int = Field(default=3, ge=1)
-    """Epochs before a trial can be stopped."""
-    reduction: float = Field(default=3, gt=1)
-    """At each rung the best 1/reduction go on."""
-    promote: bool = True
-    """Trials that are not among the best of a rung wait there, and go on when later ones turn out worse; false: they
-    end."""
-    waiting: int = Field(default=200, ge=1)
-    """Trials that wait at most, each with a checkpoint on disk; the least likely to go on end first."""
-    collapse: float = Field(default=0.3, gt=0, le=1)
-    """Share of its epochs after which a trial that is still on the floor ends; 1: never for that."""
-
-
-Sampler = Literal["tpe", "random", "qmc", "cmaes", "gp", "nsga2"]
-"""What proposes params; :mod:`tunelab.tuning.proposals` says what each can model."""
-
-
-class Resources(_Section):
-    """What one trial gets."""
-
-    cpus: float = Field(default=1, gt=0)
-    gpus: float | None = Field(default=None, ge=0)
-    """Unset: one where Ray sees GPUs, none elsewhere."""
-
-
-class DataOptions(_Section):
-    """What happens to scans as they are read."""
-
-    resample: int | None = Field(default=None, ge=2)
-    """Bring every scan to this number of samples."""
-    dtype: Literal["float32", "float16"] = "float32"
-    """Numbers that prepared samples are stored as; float16 halves the disk, and says what it changed."""
-    components: tuple[str, ...] = ()
-    """Receivers and components of gprMax files, joined along the samples; empty: rx1/Ez alone."""
-
-
-class _File(_Section):
-    """The file as a whole; dimensions are parsed by hand to name their place."""
-
-    name: str = ""
-    trials: int | None = Field(default=None, ge=1)
-    objectives: tuple[str, ...] = DEFAULT
-    """What is to be as good as can be; ``-`` before a name says that less is better: f1, average_precision, precision,
-    recall, mean_jaccard, -parameters, -predict_ms (milliseconds to answer a scan). Several have a Pareto front."""
-    constraints: tuple[str, ...] = ()
-    """What a trial must keep to win or to stand on the front, of the same names: ``parameters <= 1e6``."""
-    epochs: Epochs = Epochs()
-    early_stopping: EarlyStopping = EarlyStopping()
-    sampler: Sampler = "tpe"
-    resources: Resources = Resources()
-    data: DataOptions = DataOptions()
-    shared: dict[str, Any] = {}
-    families: dict[str, Any] = {}
-    start_from: list[dict[str, Any]] = []
-
-    @field_validator("objectives", "constraints", mode="before")
-    @classmethod
-    def _texts(cls, value: object, info: ValidationInfo) -> tuple[str, ...]:
-        return texts(str(info.field_name), value)
+from tunelab.fidelity import Fidelity
+from tunelab.sections import DataOptions, EarlyStopping, Epochs, File, Resources, Sampler
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +51,7 @@ class Space:
     aims: Aims
     epochs: Epochs
     early_stopping: EarlyStopping
+    fidelity: Fidelity
     sampler: Sampler
     resources: Resources
     data: DataOptions
@@ -141,6 +61,11 @@ class Space:
     start_from: tuple[Start, ...]
     document: Mapping[str, Any]
     """The file's content, for the record."""
+
+    @property
+    def over_epochs(self) -> EarlyStopping:
+        """What stops trials early: nothing where steps of fidelity compare them."""
+        return self.early_stopping.model_copy(update={"scheduler": "none"} if self.fidelity.steps else {})
 
     def propose(self, ask: Ask) -> dict[str, Any]:
         """Build params by asking for each dimension that exists, the family first.
@@ -221,10 +146,10 @@ def load_space(path: Path, own: Callable[[str], Any] | None = None) -> Space:
     """
     document = yamlfile.load(path, SpaceError)
     try:
-        file = _File.model_validate(document)
+        file = File.model_validate(document)
         aimed = Aims.of({"objectives": file.objectives, "constraints": file.constraints})
     except ValidationError as error:  # which is a ValueError too
-        raise SpaceError(f"{path}: {explain(error, _File)}") from None
+        raise SpaceError(f"{path}: {explain(error, File)}") from None
     except ValueError as error:
         raise SpaceError(f"{path}: {error}") from None
     parse = DomainParser(str(path))
@@ -241,6 +166,7 @@ def load_space(path: Path, own: Callable[[str], Any] | None = None) -> Space:
         aims=aimed,
         epochs=file.epochs,
         early_stopping=file.early_stopping,
+        fidelity=file.fidelity,
         sampler=file.sampler,
         resources=file.resources,
         data=file.data,

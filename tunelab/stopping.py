@@ -12,7 +12,7 @@ from bisect import insort
 from typing import Protocol
 
 from tunelab.halving import Halving, Rules, Verdict
-from tunelab.space import EarlyStopping
+from tunelab.sections import EarlyStopping
 
 
 class Stopping(Protocol):

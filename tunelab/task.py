@@ -7,13 +7,17 @@ A trainer is a module with ``begin(task: Task) -> Trainer`` and ``evaluate(evalu
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from tunelab.checkpoint import Arrays, digest
 from tunelab.data.access import Access
+from tunelab.data.dataset import Dataset
+from tunelab.data.shares import open_at
 from tunelab.errors import StateError
+from tunelab.fidelity import At
 from tunelab.outcome import Step
+from tunelab.preprocessing import chain_of
 from tunelab.ranking import Pooled, Stored
 
 
@@ -58,6 +62,18 @@ class Task:
     """Whether a failed trial's cause carries its traceback."""
     rungs: frozenset[int] = frozenset()
     """Epochs after which the trial may have to wait, and leaves a checkpoint to go on from."""
+    fidelity: At = field(default_factory=dict)
+    """What the trial is trained on less than all of; empty: in full."""
+    data_seed: int = 0
+    """Of the search; chooses the scans of a trial that is trained on a share of them."""
+
+    def open(self) -> Dataset:
+        """The data set as this trial trains on it, prepared on this node if it is not yet.
+
+        Raises:
+            TunelabError: it cannot be prepared or opened here.
+        """
+        return open_at(self.data, chain_of(self.params), self.fidelity, self.data_seed)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,7 +24,7 @@ from tunelab.data.prepared import AS_RECORDED, CacheOptions, prepared_from
 from tunelab.data.synthetic import SyntheticSettings, write_folder
 from tunelab.errors import DataError, StorageError, UsageError
 from tunelab.preprocessing import Preprocessing
-from tunelab.space import DataOptions
+from tunelab.sections import DataOptions
 
 HALF = "scans-0123456789abcdef"
 

@@ -29,7 +29,7 @@ from tunelab.data.samples import moments_of
 from tunelab.data.synthetic import SyntheticSettings, synthesize, write_folder
 from tunelab.errors import DataError, StateError, StorageError, UsageError
 from tunelab.preprocessing import Preprocessing
-from tunelab.space import DataOptions
+from tunelab.sections import DataOptions
 
 SETTINGS = SyntheticSettings(scans=24, traces=20, samples=96, shortest=0.5, seed=3)
 CHAIN = Preprocessing(samples=32, background="scan", gain=1.5)
@@ -247,7 +247,7 @@ from pathlib import Path
 from tunelab.data.request import Progress
 from tunelab.data.prepared import AS_RECORDED, CacheOptions, prepared_from
 from tunelab.preprocessing import Preprocessing
-from tunelab.space import DataOptions
+from tunelab.sections import DataOptions
 
 folder, at, done = Path(sys.argv[1]), int(sys.argv[2]), [0]
 real = {name: getattr(os, name) for name in ("fsync", "rename", "replace")}
@@ -304,7 +304,7 @@ from pathlib import Path
 from tunelab.data import build
 from tunelab.data.request import Progress
 from tunelab.data.prepared import AS_RECORDED, CacheOptions, prepared_from
-from tunelab.space import DataOptions
+from tunelab.sections import DataOptions
 
 folder, reads = Path(sys.argv[1]), []
 print("ready", flush=True)

@@ -14,7 +14,7 @@ from tunelab.data.preprocess import apply, outcome
 from tunelab.data.resample import resample_traces
 from tunelab.data.waves import ricker, ricker_delay
 from tunelab.errors import DataError
-from tunelab.preprocessing import Preprocessing
+from tunelab.preprocessing import Preprocessing, chain_in, thinned
 
 DT = 20e-12
 N = 1201  # 24 ns
@@ -378,3 +378,48 @@ def test_a_usual_chain_brings_out_what_is_late_in_simulated_scans(gprmax_small: 
         gains.append(late_share(out) / late_share(traces))
     assert len(gains) == 8
     assert min(gains) > 30
+
+
+# Thinning, for trials at a lower fidelity.
+
+
+@pytest.mark.parametrize(
+    ("steps", "factor", "samples"),
+    [({}, 4, 301), ({}, 7, 172), ({"samples": 101}, 4, 26), ({"rate": 10}, 2, 121), ({"window": [2, 10]}, 4, 101)],
+)
+def test_a_thinned_chain_reads_the_same_window_at_every_so_many_samples(steps, factor, samples):
+    whole, thin = chain(**steps), thinned(chain(**steps), factor)
+    traces = hyperbola()
+    before, after = apply(traces, DT, whole), apply(traces, DT, thin)
+    assert after.shape[1] == samples == outcome(N, DT, thin)[0]
+    step = (before.shape[1] - 1) / (samples - 1)
+    assert outcome(N, DT, thin)[1] == pytest.approx(outcome(N, DT, whole)[1] * step)
+    if step == factor and before.shape[1] > 1000:  # far below the new limit of frequency the low-pass takes nothing
+        assert np.abs(after - before[:, ::factor]).max() < 0.02 * np.abs(before).max()
+    assert (thin != whole, thin.is_identity, thin.thinning, whole.thinning) == (True, False, factor, 1)
+    said = "" if whole.is_identity else f"{whole.describe()}, "
+    assert thin.describe() == f"{said}thinned by {factor}"
+    assert thin.canonical() != whole.canonical()
+    assert chain_in(thin.model_dump(mode="json", exclude_defaults=True)) == thin
+    assert chain_in(whole.model_dump(mode="json", exclude_defaults=True)) == whole
+
+
+def test_channels_are_thinned_each_within_itself():
+    traces = hyperbola()
+    joined = apply(np.concatenate([traces, 2 * traces], axis=1), DT, thinned(chain(), 4), channels=2)
+    alone = apply(traces, DT, thinned(chain(), 4))
+    assert np.allclose(joined, np.concatenate([alone, 2 * alone], axis=1), rtol=1e-5, atol=1e-7)
+
+
+def test_thinning_changes_nothing_by_1_and_leaves_two_samples_at_least():
+    assert thinned(chain(samples=9), 1) == chain(samples=9)
+    assert outcome(N, DT, thinned(chain(samples=9), 8))[0] == 2
+    with pytest.raises(
+        DataError, match=r"fidelity\.decimation: 9 leaves 1 of 9 samples, and 2 are the fewest; thin by 8"
+    ):
+        outcome(N, DT, thinned(chain(samples=9), 9))
+
+
+def test_no_params_name_a_thinned_chain():
+    with pytest.raises(ValueError, match="thin"):
+        chain(thin=4)

@@ -415,6 +415,7 @@ class TestLeaderboard:
             "rank", "trial", "name", "family", "status", "epochs", "seconds", "parameters", "val_f1", "threshold",
             "val_f1_at_half", "val_average_precision", "precision", "recall", "tp", "fp", "fn", "mean_jaccard",
             "chosen_epoch", "tn", "tune_average_precision", "cause", "judged_on", "predict_ms", "breaks", "front",
+            "fidelity", "of",
             "units", "threshold_param", "l2",
         ]  # fmt: skip
         rows = table.to_dict("records")
@@ -655,3 +656,32 @@ class TestAims:
         content, text = checked(run.folder)
         assert [(one["trial"], one["rank"]) for one in content["front"]] == [("0001", 1), ("0002", None)]
         assert "– 0002 lstm – 2 front/0002.yaml" in text  # noqa: RUF001 - the dash of tables
+
+
+def test_trials_at_a_lower_fidelity_never_lead_and_are_told_apart(begin_run: Callable[..., Any], measured: Any) -> None:
+    run = begin_run()
+    low, params = {"decimation": 4}, {"family": "lstm"}
+
+    def trial(name: str, f1: float, **more: Any) -> None:
+        fields = {"name": "", "seed": 0, "family": "lstm", "params": params, "point": {}}
+        run.journal.append("suggestion", trial=name, **fields, **more)
+        run.epoch(name, 1, measured(f1, f1))
+        run.end(name)
+
+    trial("0001", 0.7, fidelity=low, of="")
+    trial("0002", 0.6, fidelity=low, of="")
+    found, page = checked(run.folder)
+    assert found["best"] is None
+    assert found["verdict"] == "No trial has been trained in full yet: 2 finished."
+    trial("0003", 0.3, fidelity={}, of="0001")
+    found, page = checked(run.folder)
+    assert (found["best"]["trial"], found["trials"], found["configurations"]) == ("0003", 3, 2)
+    table = pd.read_csv(run.folder / "leaderboard.csv", dtype=str, keep_default_na=False)
+    assert table[["rank", "trial", "fidelity", "of"]].to_numpy().tolist() == [
+        ["1", "0003", "full", "0001"],
+        ["2", "0001", "at 1/4 of the samples", ""],
+        ["3", "0002", "at 1/4 of the samples", ""],
+    ]
+    assert "at 1/4 of the samples, not comparable with those above" in page
+    assert "finished at 1/4 of the samples" in page
+    assert "below those trained in full, trials at a lower fidelity" in page

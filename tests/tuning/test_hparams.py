@@ -301,3 +301,19 @@ def test_a_column_that_few_have_can_be_sorted_by(board: Board) -> None:
 def test_the_server_shows_the_curves(board: Board) -> None:
     points = board.ask("plugin/scalars/scalars?run=0001_lstm&tag=validation/f1")
     assert [(step, round(value, 6)) for _, step, value in points] == [(1, 0.1), (2, 0.2), (3, 0.3)]
+
+
+def test_a_trial_at_a_lower_fidelity_says_so_where_there_are_steps(tmp_path: Path) -> None:
+    for folder, dimensions in (("steps", ["units", "fidelity"]), ("none", ["units"])):
+        logs = TensorBoardLogs(tmp_path / folder, dimensions)
+        for name, fidelity in (("0001", {"data": 0.1}), ("0002", {})):
+            logs.start(dataclasses.replace(trial(name, "lstm", units=[4]), fidelity=fidelity))
+        logs.close()
+
+    def told(folder: str, name: str) -> dict[str, Any]:
+        content = plugin_content(tmp_path / folder / f"{name}_lstm", metadata.SESSION_START_INFO_TAG)
+        values = metadata.parse_session_start_info_plugin_data(content).hparams
+        return {key: value.string_value for key, value in values.items()}
+
+    assert [told("steps", name)["fidelity"] for name in ("0001", "0002")] == ["at 10 % of the data", "full"]
+    assert "fidelity" not in told("none", "0001")

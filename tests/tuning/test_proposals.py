@@ -15,10 +15,13 @@ from hypothesis import strategies as st
 
 from tunelab.aims import Aims
 from tunelab.errors import SpaceError
+from tunelab.fidelity import Fidelity
 from tunelab.models import chains, locate
 from tunelab.ranking import Epoch, Status, Trial
-from tunelab.space import Sampler, Space, load_space, shipped
-from tunelab.tuning.proposals import BEST, Proposals, bounded, key_of
+from tunelab.sections import Sampler
+from tunelab.space import Space, load_space, shipped
+from tunelab.tuning.observations import BEST, bounded, reached_by
+from tunelab.tuning.proposals import Proposals, key_of
 from tunelab.tuning.searcher import fitting
 
 pytestmark = pytest.mark.ray
@@ -48,7 +51,7 @@ def test_what_runs_and_the_best_are_always_kept_and_the_rest_is_drawn_evenly(
 ) -> None:
     trials = [trial(i, status, value, epoch) for i, (status, value, epoch) in enumerate(told)]
     most = BEST + 30
-    kept = bounded(trials, values, most)
+    kept = bounded(trials, values, most, reached_by(Fidelity()))
     assert [t for t in trials if t in kept] == kept, "in their order, each once"
     over = [t for t in trials if not t.unfinished]
     assert all(t in kept for t in trials if t.unfinished)
@@ -62,7 +65,7 @@ def test_what_runs_and_the_best_are_always_kept_and_the_rest_is_drawn_evenly(
 
 def test_the_draw_spreads_over_the_whole_search() -> None:
     trials = [trial(i, "stopped", 0.1) for i in range(10_000)]
-    kept = [int(t.trial) for t in bounded(trials, values, 500)]
+    kept = [int(t.trial) for t in bounded(trials, values, 500, reached_by(Fidelity()))]
     assert max(np.diff(kept)) < 30
     assert (kept[0], kept[-1]) == (0, 9_999)
 

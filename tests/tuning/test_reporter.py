@@ -126,3 +126,28 @@ def test_trials_may_be_added_while_the_table_is_drawn(recorder: Recorder) -> Non
         recorder.suggestion(f"1{trial.trial}", "", 0, {"family": "lstm"}, {})
     assert drawn == ["0001", "0002"]
     assert len(recorder.board.snapshot()) == 4
+
+
+def test_trials_at_a_lower_fidelity_are_shown_as_such(
+    recorder: Recorder, told: Callable[..., dict[str, object]]
+) -> None:
+    out = io.StringIO()
+    goal = Goal(trials=2, seconds=None, begun=time.monotonic(), always_positive_f1=0.2, columns=())
+    with Reporter(recorder.board, goal, Console(file=out, force_terminal=False, width=150)) as reporter:
+        recorder.listeners.append(reporter.told)
+        low, params = {"data": 0.1}, {"family": "lstm"}
+        for trial, f1, at, of in (("0001", 0.9, low, ""), ("0002", 0.8, low, ""), ("0003", 0.4, {}, "0001")):
+            recorder.suggestion(trial, "", 0, params, {}, fidelity=at, of=of)
+            recorder.result(trial, told(1, val_f1=f1, tune_average_precision=f1))
+            recorder.end(trial, "finished")
+    lines = out.getvalue().splitlines()
+    assert any("finished: trial 0002" in line and line.endswith("at 10 % of the data") for line in lines)
+    assert [line for line in lines if "leads" in line] == [line for line in lines if "leads: trial 0003" in line]
+    assert any(line.startswith("[2/2 trials and 1 again at a higher fidelity, 0:0") for line in lines)
+    rows = [re.sub(r"\s+", " ", line) for line in lines if "│ 000" in line]
+    assert [re.findall(r"\b000\d\b", row)[0] for row in rows] == ["0003", "0001", "0002"]
+    assert "0.400 │" in rows[0]
+    assert "│ finished │" in rows[0]
+    assert "0.900~ │" in rows[1]
+    assert "│ finished at 10 % of the data │" in rows[1]
+    assert "~ at a lower fidelity, ranked below those trained in full" in out.getvalue()

@@ -19,7 +19,7 @@ from ray.tune.schedulers import TrialScheduler
 from tunelab.errors import StorageError
 from tunelab.halving import Halving, Verdict
 from tunelab.journal import Journal, read
-from tunelab.space import EarlyStopping
+from tunelab.sections import EarlyStopping
 from tunelab.tuning import scheduler
 from tunelab.tuning.record import Recorder
 from tunelab.tuning.scheduler import RecordingScheduler

@@ -30,7 +30,7 @@ def trainable(small_data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def config(trial: str) -> dict[str, Any]:
-    return {"trial": trial, "seed": 7, "params": {"learning_rate": 0.03, "preprocessing": {}}}
+    return {"trial": trial, "seed": 7, "params": {"learning_rate": 0.03, "preprocessing": {}}, "fidelity": {}}
 
 
 def to_its_end(one: KerasTrainable) -> list[dict[str, Any]]:

@@ -25,7 +25,7 @@ from tunelab.journal import read
 from tunelab.metrics import Counts
 from tunelab.models import normalise
 from tunelab.ranking import Leaderboard, Pooled
-from tunelab.space import EarlyStopping
+from tunelab.sections import EarlyStopping
 from tunelab.storage import FolderStore
 from tunelab.task import Evaluation
 from tunelab.tuning.hparams import COLUMNS, POOLED, TensorBoardLogs
@@ -204,7 +204,9 @@ class Trials:
         self.store = FolderStore(folder / "run" / "weights")
 
     def begin(self) -> KerasTrainable:
-        return hold({"trial": "0001", "seed": 3, "params": normalise(PARAMS)}, self.access, self.settings)
+        return hold(
+            {"trial": "0001", "seed": 3, "params": normalise(PARAMS), "fidelity": {}}, self.access, self.settings
+        )
 
 
 @pytest.fixture

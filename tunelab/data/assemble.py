@@ -31,7 +31,7 @@ from tunelab.data.tables import first_five
 from tunelab.errors import StateError
 from tunelab.files import sync_folder, write_file
 from tunelab.preprocessing import Preprocessing
-from tunelab.space import DataOptions
+from tunelab.sections import DataOptions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

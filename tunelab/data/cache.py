@@ -20,7 +20,7 @@ from tunelab.data.manifest import FORMAT, SUM
 from tunelab.errors import StateError, StorageError
 from tunelab.files import size_text
 from tunelab.preprocessing import Preprocessing
-from tunelab.space import DataOptions
+from tunelab.sections import DataOptions
 
 BUILDING = ".building"
 DOWNLOADS = ".downloads"

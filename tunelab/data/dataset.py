@@ -93,7 +93,7 @@ class Dataset:
     shards: NDArray[np.int64]
     """The shard of each scan, shape (scan,)."""
     splits: tuple[str, ...]
-    """The split of each scan, one of :data:`SPLITS`."""
+    """The split of each scan, one of :data:`SPLITS`; empty: in none (:mod:`tunelab.data.shares`)."""
     digests: tuple[str, ...]
     """:func:`digest_of` the samples of each scan, as recorded: before any preprocessing."""
     silent: NDArray[np.int64]

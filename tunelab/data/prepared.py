@@ -26,7 +26,7 @@ from tunelab.data.shards import open_samples
 from tunelab.data.workers import default_workers
 from tunelab.errors import DataError, UsageError
 from tunelab.preprocessing import Preprocessing
-from tunelab.space import DataOptions
+from tunelab.sections import DataOptions
 
 AS_RECORDED = Preprocessing()
 

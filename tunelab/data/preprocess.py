@@ -147,7 +147,7 @@ def _plan(n: int, dt: float | None, chain: Preprocessing) -> _Plan:
             "2 are the fewest, widen it"
         )
     dewow = None if chain.dewow is None else min(_odd_width(chain.dewow, ns), 2 * n + 1)
-    wanted = _wanted(chain, inside, last - first, ns)
+    wanted = _thin(chain, _wanted(chain, inside, last - first, ns), inside)
     step = (last - first) / (wanted - 1) if wanted is not None else 1.0
     if wanted is None or step - 1 < _NEAR / wanted:
         return _Plan(dewow=dewow, first=float(math.ceil(first - _NEAR)), step=1.0, samples=inside, dt=dt)
@@ -172,6 +172,19 @@ def _wanted(chain: Preprocessing, inside: int, span: float, ns: float) -> int | 
             f"take at least {1 / (span * ns):.3g} GHz"
         )
     return wanted
+
+
+def _thin(chain: Preprocessing, wanted: int | None, inside: int) -> int | None:
+    """How many samples there are to be of those that the chain's own steps leave."""
+    if chain.thinning == 1:
+        return wanted
+    there = inside if wanted is None else wanted
+    if there <= chain.thinning:
+        raise DataError(
+            f"fidelity.decimation: {chain.thinning} leaves 1 of {there} samples, and 2 are the fewest; thin by "
+            f"{there - 1} or less"
+        )
+    return (there - 1) // chain.thinning + 1
 
 
 def _odd_width(width: float, ns: float) -> int:

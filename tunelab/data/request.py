@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tunelab.data.cache import entry_name
 from tunelab.preprocessing import Preprocessing
-from tunelab.space import DataOptions
+from tunelab.sections import DataOptions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

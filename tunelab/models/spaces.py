@@ -14,7 +14,7 @@ from tunelab.domains import Outside, Point
 from tunelab.errors import DataError, ModelError, SpaceError, did_you_mean
 from tunelab.models.chains import MOST_CHAINS, chains_of
 from tunelab.models.table import FAMILIES, check_fit, find_family, normalise
-from tunelab.preprocessing import Preprocessing, chain_of
+from tunelab.preprocessing import Preprocessing, chain_of, thinned
 from tunelab.space import Space, Start, load_space
 
 
@@ -89,17 +89,19 @@ def starts(space: Space) -> list[tuple[Start, dict[str, Any]]]:
 def chains(space: Space) -> list[Preprocessing]:
     """Every chain of preprocessing that a space can come to: of its families in order, then of ``start_from``.
 
-    Each stands once; the one that changes nothing is among them where it can occur.
+    Each stands once; the one that changes nothing is among them where it can occur. Behind them those of its families
+    as trials at a lower fidelity have them, where that thins samples.
 
     Raises:
         SpaceError: a dimension that is no choice, a chain that is none, or more than :data:`MOST_CHAINS`; names the
             file, the key and the remedy. Whatever :func:`starts` raises.
     """
-    found = [chain for name in space.families for chain in chains_of(space, name)]
-    found += [chain_of(params) for _, params in starts(space)]
-    distinct = list(dict.fromkeys(found))
+    searched = list(dict.fromkeys(chain for name in space.families for chain in chains_of(space, name)))
+    thinner = [thinned(chain, factor) for factor in space.fidelity.decimation for chain in searched]
+    distinct = list(dict.fromkeys([*searched, *(chain_of(params) for _, params in starts(space)), *thinner]))
     if len(distinct) > MOST_CHAINS:
         counts = [f"{len(set(chains_of(space, name)))} of {name}" for name in space.families]
+        counts += [f"{len(thinner)} thinned ones"] if thinner else []
         raise SpaceError(
             f"{space.source}: preprocessing: {' + '.join([*counts, f'{len(space.start_from)} of start_from'])} come to "
             f"{len(distinct)} different chains, more than {MOST_CHAINS}; offer fewer, or the same to all below shared"

@@ -109,6 +109,16 @@ class Facts:
         return [trial for trial in self.board.ranked() if trial.val_f1 == trial.val_f1]
 
     @property
+    def full(self) -> list[Trial]:
+        """Those of :attr:`ranked` that were trained in full, and can be compared."""
+        return [trial for trial in self.ranked if not trial.fidelity]
+
+    @property
+    def stepped(self) -> bool:
+        """Whether any trial was trained at a lower fidelity."""
+        return any(trial.fidelity for trial in self.board.trials.values())
+
+    @property
     def unranked(self) -> list[Trial]:
         """The others, oldest first."""
         ranked = {trial.trial for trial in self.ranked}
@@ -147,8 +157,8 @@ class Facts:
         return len(self.run.data.folds or {})
 
     def on_first(self, trial: Trial) -> bool:
-        """Whether there are folds, and the trial was judged on the first alone."""
-        return self.folds > 0 and trial.pooled is None
+        """Whether there are folds, and the trial was judged on the first alone, though it was trained in full."""
+        return self.folds > 0 and trial.pooled is None and not trial.fidelity
 
     @property
     def dealt(self) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from tunelab import fidelity
 from tunelab.errors import TunelabError
 from tunelab.metrics import always_positive_f1
 from tunelab.ranking import Trial
@@ -46,6 +47,7 @@ def report_html(facts: Facts) -> str:
         "score": words.score,
         "whole": words.whole,
         "duration": words.duration,
+        "fidelity": fidelity.words,
         "setting": words.setting,
     }
     source = resources.files("tunelab.report").joinpath("report.html.j2").read_text(encoding="utf-8")
@@ -55,7 +57,8 @@ def report_html(facts: Facts) -> str:
 def _context(facts: Facts) -> dict[str, Any]:
     best, baseline = facts.board.best, facts.run.always_positive_f1
     trials = list(facts.board.trials.values())
-    ranked = facts.ranked
+    ranked, leaders = facts.ranked, facts.full
+    full = [trial for trial in trials if not trial.fidelity]
     hand, differ = _hand_run(facts, best)
     counts = {status: sum(t.status == status for t in trials) for status in _STATUSES}
     return {
@@ -70,13 +73,14 @@ def _context(facts: Facts) -> dict[str, Any]:
         "top": ranked[:TOP],
         "varying": _varying(facts, ranked[:TOP]),
         "baseline": words.finite(baseline),
+        "full": full,
         "scale": max([t.val_f1 for t in ranked] + [baseline or 0, 1e-9]),
         "config": best_config_yaml(facts, best) if best else "",
         "judged": [found for split in ("validation", "test") if best and (found := judged(facts, best, split))],
         "interval": words.interval,
-        "curves": Markup(learning_curves(ranked, _first_baseline(facts))) if ranked else "",  # noqa: S704 - escaped there
-        "leaders": min(LEADERS, len(ranked)),
-        "overview": Markup(all_trials(trials, baseline)) if len(trials) > 1 else "",  # noqa: S704 - likewise
+        "curves": Markup(learning_curves(leaders, _first_baseline(facts))) if leaders else "",  # noqa: S704 - escaped there
+        "leaders": min(LEADERS, len(leaders)),
+        "overview": Markup(all_trials(full, baseline)) if len(full) > 1 else "",  # noqa: S704 - likewise
         "breaking": {trial.trial for trial in facts.breaking},
         "front": members(facts),
         "front_title": title(facts),

@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from tunelab.fidelity import words
 from tunelab.ranking import Trial
 from tunelab.report.facts import Facts
 from tunelab.report.words import cell, clean, finite
@@ -31,7 +32,10 @@ BASE = (
     "mean_jaccard",
 )
 """The columns that others may rely on, in this order; those of :data:`MORE` and the dimensions follow."""
-MORE = ("chosen_epoch", "tn", "tune_average_precision", "cause", "judged_on", "predict_ms", "breaks", "front")
+MORE = (
+    *("chosen_epoch", "tn", "tune_average_precision", "cause", "judged_on", "predict_ms", "breaks", "front"),
+    *("fidelity", "of"),
+)
 _MEASURES = ("threshold", "val_f1_at_half", "val_average_precision", "precision", "recall", "mean_jaccard")
 _COUNTS = ("tp", "fp", "fn", "tn")
 
@@ -81,6 +85,8 @@ def _row(trial: Trial, rank: int | None, columns: dict[str, str]) -> dict[str, A
         "status": trial.status,
         "cause": clean(trial.cause),
         "parameters": trial.parameters or None,
+        "fidelity": words(trial.fidelity) or "full",
+        "of": clean(trial.of),
     }
     if trial.epochs:
         row |= {"epochs": trial.epochs[-1].epoch, "seconds": finite(trial.epochs[-1].seconds)}

@@ -34,6 +34,7 @@ def summary(facts: Facts) -> dict[str, Any]:
         "positives": _ranked_on(facts)["positives"],
         "validation_traces": _ranked_on(facts)["traces"],
         "trials": len(facts.board.trials),
+        "configurations": len(facts.board.configurations),
         "failed": statuses["failed"],
         "status_counts": dict(sorted(statuses.items())),
         "causes": causes(facts, "failed"),
@@ -115,6 +116,8 @@ def verdict(facts: Facts) -> str:
             return f"No trial succeeded: all {statuses.total()} failed; the causes are below."
         if facts.breaking:
             return _none_keeps(facts)
+        if facts.ranked:
+            return f"No trial has been trained in full yet: {_counted(statuses)}."
         return f"No trial has a validation F1 yet: {_counted(statuses)}."
     baseline = baseline_of(facts, best)
     who = f"Trial {clean(best.trial)} ({clean(best.name) + ', ' if best.name else ''}{clean(best.family)})"

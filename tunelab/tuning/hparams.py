@@ -26,6 +26,7 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
 
+from tunelab import fidelity
 from tunelab.errors import StorageError
 from tunelab.ranking import Epoch, Trial
 
@@ -87,7 +88,10 @@ class TensorBoardLogs:
         if trial.trial in self._open:
             self._open.pop(trial.trial).close()
         events = self._open[trial.trial] = _Events(self._folder / folder_name(trial))
-        values = {name: _value(value) for name, value in {"family": trial.family, **trial.point}.items()}
+        told = {"family": trial.family, **trial.point}
+        if "fidelity" in self._dimensions:
+            told["fidelity"] = fidelity.words(trial.fidelity) or "full"
+        values = {name: _value(value) for name, value in told.items()}
         events.write(summary_v2.hparams_pb(values, trial_id=trial.trial))
         for known in range(1, len(trial.epochs) + 1):
             events.scalars(trial, known)

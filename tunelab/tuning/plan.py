@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,9 +74,11 @@ class Plan:
     access: Access
     """What trials open it with."""
     samples: Mapping[Preprocessing, int]
-    """Samples a trace after each chain that the space can propose."""
+    """Samples a trace after each chain that the space can propose, thinned ones among them."""
+    shares: Sequence[int]
+    """Training scans of each step of fidelity that trains on a share of them, and of all."""
     trials: int | None
-    """None: until the time is over, or the GPU-hours are used."""
+    """Configurations; None: until the time is over, or the GPU-hours are used."""
     begun: float
     """When the command started, ``time.monotonic()``."""
     max_epochs: int

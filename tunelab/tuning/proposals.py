@@ -14,10 +14,12 @@ random    even draws                                           none
 
 ``tpe`` and ``gp`` read a history that is made anew for each proposal, so that what is known of a trial may change: one
 that was stopped, or waits, is *pruned* with the highest value it came to, at the last epoch it came to, and is compared
-with others that came as far; one that goes on is running again. The history is bounded (:func:`bounded`), as a proposal
-takes longer the longer it is. ``cmaes``, ``nsga2`` and ``qmc`` keep books of their own within their study: it lives as
-long as the search, and is asked and told the same once more when a journal is replayed. They cannot use pruned trials
-and are told the value of a trial as soon as it stops, waits or ends.
+with others that came as far; one that goes on is running again. What trials of several fidelities come to is said in
+:mod:`tunelab.tuning.observations`. The history is bounded, as a proposal takes longer the longer it is. ``cmaes``,
+``nsga2`` and ``qmc`` keep books of their own within their study: it lives as long as the search, and is asked and told
+the same once more when a journal is replayed. They cannot use pruned trials and are told the value of a trial as soon
+as it stops, waits or ends; where there are steps of fidelity that of the lowest one, at which all that they propose is
+trained.
 
 A proposal depends on what is known, the seed and its number, and on nothing else.
 """
@@ -28,7 +30,7 @@ import importlib.util
 import json
 import math
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -43,7 +45,9 @@ from tunelab.domains import Outside
 from tunelab.errors import ModelError, SpaceError
 from tunelab.models import locate
 from tunelab.ranking import Trial
-from tunelab.space import Sampler, Space
+from tunelab.sections import Sampler
+from tunelab.space import Space
+from tunelab.tuning.observations import Values, bounded, observed, reached_by
 from tunelab.tuning.optuna_space import ask_for, place
 
 MODELLED = 10
@@ -52,14 +56,10 @@ DRAWN = 1000
 """Even draws that may be in vain."""
 HISTORY = 300
 """Trials that a model is made from at most, besides those that run."""
-BEST = 40
-"""Of them the best; the model's good ones are at most 25 (Optuna), or a tenth where there are several aims."""
 _HOPELESS = 1e6
 """What a constraint of an unknown value counts as."""
 _BOOKKEEPERS = ("cmaes", "nsga2", "qmc")
 
-Values = Callable[[Trial], Sequence[float]]
-"""What a sampler is told of a trial, more is better; NaN where a value is undefined."""
 Place = tuple[dict[str, Any], dict[str, BaseDistribution]]
 
 
@@ -80,6 +80,7 @@ class Proposals:
         self._space = space
         self._seed = seed
         self._values = values
+        self._reached = reached_by(space.fidelity)
         self._directions = [StudyDirection.MAXIMIZE] * len(space.aims.objectives)
         self._places: dict[str, Place] = {}
         check_sampler(space)
@@ -104,7 +105,7 @@ class Proposals:
             self._places[trial.trial] = place(self._space, locate(self._space, trial.params))
         except (Outside, ModelError):
             return False
-        if self._books is not None:
+        if self._books is not None and not trial.of:
             self._book(self._books, trial.trial)
         return True
 
@@ -157,7 +158,7 @@ class Proposals:
             return
         values = self._values(trial)
         with _quiet():
-            if trial.status == "failed" or any(map(math.isnan, values)):
+            if trial.status == "failed" or any(map(math.isnan, values)) or trial.fidelity != self._space.fidelity.first:
                 self._books.tell(asked, state=TrialState.FAIL)
             else:
                 one = optuna.trial.Trial(self._books, self._books.get_trials(deepcopy=False)[asked]._trial_id)
@@ -181,24 +182,29 @@ class Proposals:
         study = self._empty()
         if self._space.sampler == "random":
             return study
-        there = [trial for trial in known if trial.trial in self._places]
-        study.add_trials([self._frozen(trial) for trial in bounded(there, self._values, HISTORY)])
+        there = observed([trial for trial in known if self._knows(trial)], self._values)
+        study.add_trials([self._frozen(trial) for trial in bounded(there, self._values, HISTORY, self._reached)])
         return study
+
+    def _knows(self, trial: Trial) -> bool:
+        """Whether its params lie in the space, and its fidelity is one of it."""
+        return trial.trial in self._places and self._space.fidelity.number(trial.fidelity) is not None
 
     def _frozen(self, trial: Trial) -> FrozenTrial:
         """A trial as Optuna is told of it."""
         params, distributions = self._places[trial.trial]
         values = self._values(trial)
         state = TrialState.COMPLETE
+        several = len(values) > 1  # Optuna compares pruned trials by one value alone
         more: dict[str, Any] = {}
         if trial.unfinished:
             state = TrialState.RUNNING
-        elif trial.status == "failed" or any(map(math.isnan, values)):
+        elif trial.status == "failed" or any(map(math.isnan, values)) or (several and trial.fidelity):
             state = TrialState.FAIL
-        elif len(values) > 1 or trial.status == "finished":  # Optuna compares pruned trials by one value alone
+        elif several or (reached := self._reached(trial)) is None:
             more = {"values": list(values)}
         else:
-            state, more = TrialState.PRUNED, {"intermediate_values": {trial.epochs[-1].epoch: values[0]}}
+            state, more = TrialState.PRUNED, {"intermediate_values": {reached: values[0]}}
         broken = self._broken(trial) if more else {}
         return optuna.trial.create_trial(
             state=state, params=params, distributions=distributions, constraints=broken, **more
@@ -244,45 +250,6 @@ def check_sampler(space: Space) -> None:
         raise SpaceError(f"{place}: needs PyTorch; install it with: pip install 'tunelab[gp]', or use tpe")
     if space.sampler == "cmaes" and space.aims.several:
         raise SpaceError(f"{place}: knows one, and there are {len(space.aims.objectives)} objectives; use tpe or nsga2")
-
-
-def bounded(trials: Sequence[Trial], values: Values, most: int) -> list[Trial]:
-    """Those that a model is made from, in their order: all that run, the best, and an even draw of the rest.
-
-    A model parts what it knows into few good ones and all others. The good ones stay as they are; of the others a
-    part gives the same picture.
-
-    Args:
-        trials: oldest first.
-        values: as the sampler is told.
-        most: how many, besides those that run.
-    """
-    over = [trial for trial in trials if not trial.unfinished]
-    if len(over) <= most:
-        return list(trials)
-    best = set(_best(over, values))
-    rest = [trial.trial for trial in over if trial.trial not in best]
-    kept = best | {rest[int(i)] for i in np.linspace(0, len(rest) - 1, most - len(best))}
-    return [trial for trial in trials if trial.unfinished or trial.trial in kept]
-
-
-def _best(over: Sequence[Trial], values: Values) -> list[str]:
-    """The :data:`BEST` ones in the order of Optuna: complete ones first, then those that came furthest.
-
-    With several aims, by the sum of their ranks in each.
-    """
-    told = {trial.trial: values(trial) for trial in over if trial.status != "failed"}
-    there = [t for t in over if t.trial in told and not any(map(math.isnan, told[t.trial]))]
-    if there and len(told[there[0].trial]) > 1:
-        table = np.array([told[t.trial] for t in there])
-        ranks = np.argsort(np.argsort(-table, axis=0), axis=0).sum(axis=1)
-        return [there[int(i)].trial for i in np.argsort(ranks, kind="stable")[:BEST]]
-
-    def order(trial: Trial) -> tuple[bool, int, float]:
-        pruned = trial.status != "finished"
-        return pruned, -trial.epochs[-1].epoch if pruned else 0, -told[trial.trial][0]
-
-    return [trial.trial for trial in sorted(there, key=order)[:BEST]]
 
 
 def key_of(params: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from tunelab.errors import TunelabError
+from tunelab.fidelity import FULL, At
 from tunelab.journal import Journal, Record
 from tunelab.ranking import Leaderboard, Pooled, Status, Trial
 
@@ -54,10 +55,20 @@ class Recorder:
         """All that is written, oldest first."""
         return self._journal.records
 
-    def suggestion(self, trial: str, name: str, seed: int, params: Mapping[str, Any], point: Mapping[str, Any]) -> None:
-        """A trial that may start."""
-        family = params["family"]
-        self._write("suggestion", trial=trial, name=name, seed=seed, family=family, params=params, point=point)
+    def suggestion(
+        self,
+        trial: str,
+        name: str,
+        seed: int,
+        params: Mapping[str, Any],
+        point: Mapping[str, Any],
+        *,
+        fidelity: At = FULL,
+        of: str = "",
+    ) -> None:
+        """A trial that may start; arguments as the fields of :class:`~tunelab.ranking.Trial`."""
+        more = {"params": params, "point": point, "fidelity": dict(fidelity), "of": of}
+        self._write("suggestion", trial=trial, name=name, seed=seed, family=params["family"], **more)
 
     def resumed(self, trial: str) -> None:
         """A trial that was unfinished or waited, and may go on."""

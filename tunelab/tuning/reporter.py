@@ -16,6 +16,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from tunelab import fidelity
 from tunelab.progress import clean, clock
 from tunelab.ranking import Leaderboard, Trial
 
@@ -96,11 +97,15 @@ class Reporter:
             words.append(f"F1 {number(trial.val_f1)} average precision {number(dense)}")
         if self._goal.folds and epoch is not None:
             words.append(f"over {self._goal.folds} folds" if trial.pooled else "on the first fold")
+        if trial.fidelity:
+            words.append(fidelity.words(trial.fidelity))
         return " ".join(words)
 
     def _progress(self) -> str:
         goal, seconds = self._goal, time.monotonic() - self._goal.begun
         trials = f"{self._board.ended}{f'/{goal.trials}' if goal.trials else ''} trials"
+        if again := sum(bool(trial.of) for trial in self._board.snapshot()):
+            trials += f" and {again} again at a higher fidelity"
         used = "" if goal.gpu_hours is None else f", {goal.spent():.2f} of {goal.gpu_hours:g} GPU-hours"
         return f"{trials}, {clock(seconds)}{f' of {clock(goal.seconds)}' if goal.seconds else ''}{used}"
 
@@ -126,11 +131,14 @@ class Reporter:
                 values[0] += _FIRST_ONLY
             if self._board.aims.broken(trial):
                 values[0] += _BREAKS
+            if trial.fidelity:
+                values[0] += _LOWER
             name = f"{trial.trial} {clean(trial.name)}".strip()
             place = "" if math.isnan(trial.val_f1) else str(rank)
             when = f"{epoch.epoch}/{trial.epochs[-1].epoch}" if epoch else ""
             here = clean(" ".join(f"{key}={short(trial.point[key])}" for key in varied if key in trial.point))
-            row = [place, name, clean(trial.family), here, when, *values, trial.status]
+            state = f"{trial.status} {fidelity.words(trial.fidelity)}".strip()
+            row = [place, name, clean(trial.family), here, when, *values, state]
             table.add_row(*(Text(cell) for cell in row))
         baseline = number(self._goal.always_positive_f1)
         where = f"the scans of all {self._goal.folds} folds" if self._goal.folds else "the validation split"
@@ -140,6 +148,8 @@ class Reporter:
         if any(map(self._board.aims.broken, ranked[:ROWS])):
             said = ", ".join(map(str, self._board.aims.constraints))
             below += f"; {_BREAKS} breaks a constraint ({said}), ranked below those that break none"
+        if any(trial.fidelity for trial in ranked[:ROWS]):
+            below += f"; {_LOWER} at a lower fidelity, ranked below those trained in full"
         if len(ranked) > ROWS:
             below = f"{len(ranked) - ROWS} more; {below}"
         failed = sum(t.status == "failed" for t in self._board.snapshot())
@@ -148,8 +158,8 @@ class Reporter:
         return Group(table, Text(below))
 
     def _on_first(self, trial: Trial) -> bool:
-        """Whether there are folds, and the trial was judged on the first only."""
-        return self._goal.folds > 0 and trial.pooled is None
+        """Whether there are folds, and the trial was judged on the first only, though it was trained in full."""
+        return self._goal.folds > 0 and trial.pooled is None and not trial.fidelity
 
     def _varied(self) -> list[str]:
         """The dimensions whose values differ between trials."""
@@ -160,7 +170,7 @@ class Reporter:
         return [name for name, values in seen.items() if len(values) > 1]
 
 
-_FIRST_ONLY, _BREAKS = "*", "†"
+_FIRST_ONLY, _BREAKS, _LOWER = "*", "†", "~"
 _SHOWN = ("val_f1", "val_average_precision", "precision", "recall")
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import shutil
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,12 +20,13 @@ from tunelab.errors import NoTrialSucceededError, StorageError
 from tunelab.mirror import Mirror
 from tunelab.models import starts
 from tunelab.progress import plain
-from tunelab.ranking import Leaderboard, Trial
+from tunelab.ranking import Trial
 from tunelab.report import write_report
 from tunelab.tuning.budget import Budget, check_gpu_hours
 from tunelab.tuning.cluster_session import check_resources, gpus_of_a_trial, places, ray_session
 from tunelab.tuning.hold import Hold
 from tunelab.tuning.keeper import kept
+from tunelab.tuning.no_winner import why_no_winner
 from tunelab.tuning.plan import Plan, SearchResult
 from tunelab.tuning.record import Recorder
 from tunelab.tuning.reporter import Goal, Reporter
@@ -92,7 +92,7 @@ def run_search(plan: Plan, hold: Hold, console: Console) -> SearchResult:
     from tunelab.tuning.interrupt import received
 
     if report["best"] is None and not received():
-        raise NoTrialSucceededError(_causes(recorder.board, plan))
+        raise NoTrialSucceededError(why_no_winner(recorder.board, plan.folder))
     return SearchResult(folder=plan.folder, report=report, exit_code=128 + received() if received() else 0)
 
 
@@ -127,9 +127,7 @@ def _assemble(search: _Search) -> None:
     from tunelab.tuning.trainable import TrialSettings
 
     plan, recorder = search.plan, search.recorder
-    search.scheduler = RecordingScheduler(
-        plan.space.early_stopping, plan.max_epochs, recorder, plan.options.max_failures
-    )
+    search.scheduler = RecordingScheduler(plan.space.over_epochs, plan.max_epochs, recorder, plan.options.max_failures)
     search.settings = TrialSettings(
         max_epochs=plan.max_epochs,
         rungs=frozenset(search.scheduler.stopping.rungs),
@@ -142,6 +140,7 @@ def _assemble(search: _Search) -> None:
         trainer=TRAINER,
         step_timeout=plan.options.step_timeout,
         debug=plan.debug,
+        data_seed=plan.options.seed,
     )
     search.searcher = SpaceSearcher(
         plan.space,
@@ -168,7 +167,8 @@ def _search(search: _Search, hold: Hold) -> Mapping[str, Any]:
     from tunelab.tuning.optuna_log import FILE, OptunaLog
 
     plan, recorder, board = search.plan, search.recorder, search.recorder.board
-    logs = TensorBoardLogs(plan.folder / "tensorboard", plan.space.columns(), pooled=plan.data.n_folds > 0)
+    steps = ["fidelity"] if plan.space.fidelity.steps else []
+    logs = TensorBoardLogs(plan.folder / "tensorboard", [*plan.space.columns(), *steps], pooled=plan.data.n_folds > 0)
     judged = plan.data.judged()
     goal = Goal(
         trials=plan.trials,
@@ -303,17 +303,3 @@ def _tune(search: _Search, seconds: float | None) -> None:
         raise
     if search.recorder.fault is not None:  # the run was taken over, and Ray ended before a result could say so
         raise search.recorder.fault
-
-
-def _causes(board: Leaderboard, plan: Plan) -> str:
-    """Why there is no winner, equal causes together."""
-    report = plan.folder / "report.html"
-    if any(trial.val_f1 == trial.val_f1 for trial in board.ranked()):
-        broken = Counter(str(one) for trial in board.ranked() for one in board.aims.broken(trial))
-        lines = [f"  {count} x {one} is broken" for one, count in broken.most_common()]
-        return "\n".join([f"no trial of this search keeps the constraints; loosen them; report: {report}", *lines])
-    causes = Counter(t.cause or t.status for t in board.snapshot())
-    lines = [f"  {count} x {cause}" for cause, count in causes.most_common(5)]
-    if not lines:
-        lines = ["  no trial was started in the time given; allow more with --time-budget"]
-    return "\n".join([f"no trial of this search can be ranked; report: {report}", *lines])

@@ -30,7 +30,7 @@ from tunelab.errors import StorageError
 from tunelab.halving import Verdict
 from tunelab.journal import Record
 from tunelab.ranking import Pooled
-from tunelab.space import EarlyStopping
+from tunelab.sections import EarlyStopping
 from tunelab.stopping import stopping
 from tunelab.tuning.losses import cause_of, is_doubtful, is_node_lost, last_error, nodes_alive
 from tunelab.tuning.record import Recorder, epoch_of

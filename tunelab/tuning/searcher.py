@@ -1,4 +1,4 @@
-"""Which trial to start next: unfinished ones, those that waited and may go on, configurations to try first, proposals.
+"""Which trial to start next: unfinished ones, those that may go on, configurations to try first, proposals.
 
 A proposal comes from :mod:`tunelab.tuning.proposals`, whose samplers are told the highest average precision on the tune
 split that a trial reached, never a validation score. Ray's own ``OptunaSearch`` leaves a trial without a value running
@@ -8,10 +8,15 @@ offers below it.
 A resumed search takes in the journal and first hands out the trials that are unfinished. What is proposed depends on
 what is known and on nothing else: a search that was killed and resumed proposes what it would have proposed. No two
 proposals are equal; where a space has no more to offer the search ends.
+
+Where the space has steps of fidelity, a proposal is trained at the lowest one, and :mod:`tunelab.ladder` says which
+configurations go on to the next, each as a trial of a number and a seed of its own, before there are new ones.
+Configurations to try first are trained in full at once: a result from elsewhere has brought them past the steps.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,9 +26,11 @@ from ray.tune.search import Searcher
 
 from tunelab.aims import Aims
 from tunelab.errors import ModelError, SpaceError
+from tunelab.fidelity import FULL, At
 from tunelab.journal import Record
+from tunelab.ladder import Ladder
 from tunelab.models import check_fit, cost_of, normalise, outline
-from tunelab.preprocessing import Preprocessing, chain_of
+from tunelab.preprocessing import Preprocessing, chain_of, thinned
 from tunelab.ranking import Trial
 from tunelab.space import Space, Start
 from tunelab.tuning.proposals import Proposals, key_of
@@ -53,7 +60,7 @@ class SpaceSearcher(Searcher):  # type: ignore[misc]
         waiting: who knows the trials that wait.
         fit: makes params that can be trained.
         seed: of the search.
-        trials: how many there may be; None: no limit.
+        trials: how many configurations there may be; None: no limit.
     """
 
     def __init__(
@@ -76,6 +83,7 @@ class SpaceSearcher(Searcher):  # type: ignore[misc]
         self._seed = seed
         self._trials = trials
         self._proposals = Proposals(space, seed, self._values) if space.families else None
+        self._ladder = Ladder(len(space.fidelity.steps), space.early_stopping.reduction)
         self._tried: set[str] = set()
         self._exhausted = False
         self._unfinished: list[str] = []
@@ -88,7 +96,7 @@ class SpaceSearcher(Searcher):  # type: ignore[misc]
         if record["kind"] == "suggestion":
             trial = self._recorder.board.trials[record["trial"]]
             self._starts = [start for start in self._starts if not trial.name or start[0].name != trial.name]
-            if self._proposals is not None and not trial.name and self._proposals.keeps_books:
+            if self._proposals is not None and not (trial.name or trial.of) and self._proposals.keeps_books:
                 self._propose(self._proposals, trial.trial)  # once more, so that the books say what they said
             self._enter(trial)
         elif record["kind"] in ("wait", "end"):
@@ -116,7 +124,8 @@ class SpaceSearcher(Searcher):  # type: ignore[misc]
         one = self._next()
         if one is not None:
             self._ours[trial_id] = one.trial
-            return {"trial": one.trial, "seed": one.seed, "params": dict(one.params)}
+            task = {"trial": one.trial, "seed": one.seed, "params": dict(one.params)}
+            return {**task, "fidelity": dict(one.fidelity)}
         if self._ours:
             return None
         finished: str = Searcher.FINISHED
@@ -138,11 +147,19 @@ class SpaceSearcher(Searcher):  # type: ignore[misc]
         if self._unfinished:
             return self._resumed(self._unfinished.pop(0))
         more = self._more()
-        waited = self._waiting.promotable(last=not more)
-        if waited is None and more:
-            if (new := self._new()) is not None:
-                return new
-            waited = self._waiting.promotable(last=True)
+        gone_on = self._gone_on(last=not more)
+        if gone_on is None and more:
+            return self._new() or self._gone_on(last=True)
+        return gone_on
+
+    def _gone_on(self, *, last: bool) -> Trial | None:
+        """A trial of a configuration that goes on to the next step, or one that waited."""
+        higher = self._ladder.promotable(last=last)
+        if higher is not None:
+            of, step = higher
+            params = dict(self._recorder.board.trials[of].params)
+            return self._begin("", params, fidelity=self._space.fidelity.above(step), of=of)
+        waited = self._waiting.promotable(last=last)
         if waited is None:
             return None
         self._waiting.promoted(waited)
@@ -153,27 +170,30 @@ class SpaceSearcher(Searcher):  # type: ignore[misc]
         return self._recorder.board.trials[trial]
 
     def _more(self) -> bool:
-        """Whether new trials may come."""
-        if self._exhausted or (self._trials is not None and len(self._recorder.board.trials) >= self._trials):
+        """Whether new configurations may come."""
+        if self._exhausted or (self._trials is not None and len(self._recorder.board.configurations) >= self._trials):
             return False
         return bool(self._starts) or self._proposals is not None
 
     def _new(self) -> Trial | None:
-        """A new trial; None, from then on, where the space has no more to offer."""
-        number = len(self._recorder.board.trials) + 1
-        trial = f"{number:04d}"
-        name = ""
+        """A trial of a new configuration; None, from then on, where the space has no more to offer."""
         if self._starts:
             start, params = self._starts.pop(0)
-            name = start.name
-        else:
-            proposed = self._propose(self._proposals, trial) if self._proposals is not None else None
-            if proposed is None:
-                self._exhausted = True
-                return None
-            params = proposed
+            return self._begin(start.name, params)
+        trial = f"{len(self._recorder.board.trials) + 1:04d}"
+        proposed = self._propose(self._proposals, trial) if self._proposals is not None else None
+        if proposed is None:
+            self._exhausted = True
+            return None
+        return self._begin("", proposed, fidelity=self._space.fidelity.first)
+
+    def _begin(self, name: str, params: dict[str, Any], *, fidelity: At = FULL, of: str = "") -> Trial:
+        """A trial of the next number, once it is recorded."""
+        number = len(self._recorder.board.trials) + 1
+        trial = f"{number:04d}"
         seed = int(np.random.SeedSequence([self._seed, number]).generate_state(1)[0])
-        self._recorder.suggestion(trial, name, seed, params, self._space.column_values(params))
+        point = self._space.column_values(params)
+        self._recorder.suggestion(trial, name, seed, params, point, fidelity=fidelity, of=of)
         self._enter(self._recorder.board.trials[trial])
         return self._recorder.board.trials[trial]
 
@@ -188,10 +208,25 @@ class SpaceSearcher(Searcher):  # type: ignore[misc]
         self._tried.add(key_of(trial.params))
         if self._proposals is not None and not self._proposals.enter(trial):
             self.unknown.append(trial.trial)
+        elif (step := self._step_of(trial)) is not None:
+            self._ladder.begun(trial.configuration, step)
 
     def _told(self, trial: str) -> None:
+        one = self._recorder.board.trials[trial]
         if self._proposals is not None:
-            self._proposals.told(self._recorder.board.trials[trial])
+            self._proposals.told(one)
+        if one.over and trial not in self.unknown and (step := self._step_of(one)) is not None:
+            value = math.nan if one.status == "failed" else self._recorder.best_dense(trial)
+            floored = self._recorder.floored(trial) and not math.isnan(
+                value
+            )  # there is no better and worse on the floor
+            self._ladder.told(one.configuration, step, -math.inf if floored else value)
+
+    def _step_of(self, trial: Trial) -> int | None:
+        """The step of fidelity that a trial is at; None where its configuration did not begin at the lowest one."""
+        if not (trial.fidelity or trial.of):
+            return None
+        return self._space.fidelity.number(trial.fidelity)
 
     def _values(self, trial: Trial) -> Sequence[float]:
         """What the sampler is told: for F1 alone average precision, which moves long before F1 does."""
@@ -214,14 +249,15 @@ def fitting(space: Space, samples: Mapping[Preprocessing, int]) -> Fit:
 
     Args:
         space: whose proposals they are.
-        samples: of a trace, after each chain of preprocessing.
+        samples: of a trace, after each chain of preprocessing, thinned ones among them.
     """
 
     def fit(raw: dict[str, Any]) -> dict[str, Any]:
         params = normalise(raw, space.source)
-        n_samples = samples[chain_of(params)]
-        check_fit(params, n_samples)
-        if space.aims.constraints and any(space.aims.known_violations(cost_of(params, n_samples))):
+        chain = chain_of(params)
+        for factor in (*space.fidelity.decimation, 1):  # asked anew here, and not found out a step later
+            check_fit(params, samples[thinned(chain, factor)])
+        if space.aims.constraints and any(space.aims.known_violations(cost_of(params, samples[chain]))):
             raise ModelError(f"constraints: {outline(params)} breaks one")
         return params
 

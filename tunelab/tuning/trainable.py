@@ -48,6 +48,8 @@ class TrialSettings:
     """Whether a failed trial's cause carries its traceback."""
     rungs: frozenset[int] = frozenset()
     """Epochs after which trials may have to wait."""
+    data_seed: int = 0
+    """Of the search; chooses the scans of trials that are trained on a share of them."""
 
     def process(self) -> WorkerProcess:
         """A process that trains, or evaluates."""
@@ -122,6 +124,8 @@ class KerasTrainable(tune.Trainable):  # type: ignore[misc]
             trial=self.config["trial"],
             seed=self.config["seed"],
             params=self.config["params"],
+            fidelity=self.config["fidelity"],
+            data_seed=settings.data_seed,
             data=self._data,
             max_epochs=settings.max_epochs,
             patience=settings.patience,

@@ -16,7 +16,7 @@ from tunelab.data.prepared import CacheOptions, prepared_from
 from tunelab.data.preprocess import apply
 from tunelab.errors import DataError
 from tunelab.preprocessing import Preprocessing
-from tunelab.space import DataOptions
+from tunelab.sections import DataOptions
 
 X = [[-32768, -1, 0, 5], [1, 2, 3, 32767], [7, 7, 7, 7]]  # (trace, sample), all that int16 holds
 WIDE = [[-(2**24), -1, 0, 5], [1, 2, 3, 2**24], [7, 7, 7, 7]]  # all that float32 holds exactly
