@@ -47,7 +47,7 @@ def main() -> None:
     space = open_space(shipped(args.space))
     fit = fitting(space, dict.fromkeys(chains(space), 1700))
     known = trials_of(space, max(args.trials))
-    proposals = Proposals(space, 0, lambda trial: [trial.epochs[-1]["tune_average_precision"]])
+    proposals = Proposals(space, 0, lambda trial: [trial.epochs[-1]["tune_average_precision"]], lambda trial: False)
     for trial in known:
         proposals.enter(trial)
     print(f"{'trials':>8}{'bounded':>12}{'unbounded':>12}{'ratio':>8}   seconds a proposal, {space.name}")

@@ -42,6 +42,10 @@ def values(one: Trial) -> list[float]:
     return [one.chosen["tune_average_precision"]] if one.chosen else [float("nan")]
 
 
+def on_no_floor(_: Trial) -> bool:
+    return False
+
+
 STATUSES = st.sampled_from(get_args(Status))
 
 
@@ -51,7 +55,7 @@ def test_what_runs_and_the_best_are_always_kept_and_the_rest_is_drawn_evenly(
 ) -> None:
     trials = [trial(i, status, value, epoch) for i, (status, value, epoch) in enumerate(told)]
     most = BEST + 30
-    kept = bounded(trials, values, most, reached_by(Fidelity()))
+    kept = bounded(trials, values, most, reached_by(Fidelity(), on_no_floor))
     assert [t for t in trials if t in kept] == kept, "in their order, each once"
     over = [t for t in trials if not t.unfinished]
     assert all(t in kept for t in trials if t.unfinished)
@@ -65,14 +69,14 @@ def test_what_runs_and_the_best_are_always_kept_and_the_rest_is_drawn_evenly(
 
 def test_the_draw_spreads_over_the_whole_search() -> None:
     trials = [trial(i, "stopped", 0.1) for i in range(10_000)]
-    kept = [int(t.trial) for t in bounded(trials, values, 500, reached_by(Fidelity()))]
+    kept = [int(t.trial) for t in bounded(trials, values, 500, reached_by(Fidelity(), on_no_floor))]
     assert max(np.diff(kept)) < 30
     assert (kept[0], kept[-1]) == (0, 9_999)
 
 
 def proposed(space: Space, count: int, seed: int = 0) -> list[dict[str, Any]]:
     """Proposals that are all tried, better ones where the learning rate is close to 0.005."""
-    proposals = Proposals(space, seed, values)
+    proposals = Proposals(space, seed, values, on_no_floor)
     known: list[Trial] = []
     for number in range(1, count + 1):
         tried = {key_of(t.params) for t in known}
@@ -112,7 +116,33 @@ def test_a_sampler_that_cannot_be_had_is_refused_with_what_to_install(monkeypatc
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "torch" else found(name, *a))
     with pytest.raises(SpaceError, match=r"sampler: gp: needs PyTorch; install it with: pip install 'tunelab\[gp\]'"):
-        Proposals(dataclasses.replace(QUICK, sampler="gp"), 0, values)
+        Proposals(dataclasses.replace(QUICK, sampler="gp"), 0, values, on_no_floor)
     several = Aims.of({"objectives": ["f1", "-parameters"]})
     with pytest.raises(SpaceError, match="sampler: cmaes: knows one, and there are 2 objectives"):
-        Proposals(dataclasses.replace(QUICK, sampler="cmaes", aims=several), 0, values)
+        Proposals(dataclasses.replace(QUICK, sampler="cmaes", aims=several), 0, values, on_no_floor)
+
+
+def test_until_a_few_left_the_floor_draws_are_even_and_those_on_it_come_last() -> None:
+    known = []
+    rng = np.random.default_rng(0)
+    for number in range(1, 31):
+        params = FIT(QUICK.sample(rng))
+        known.append(trial(number, "stopped", number / 100, epoch=3 if number % 2 else 9, params=params))
+
+    def proposals(off: int) -> Proposals:
+        made = Proposals(QUICK, 0, values, lambda one: int(one.trial) > off)
+        for one in known:
+            made.enter(one)
+        return made
+
+    def next_of(made: Proposals) -> str:
+        params = made.propose("0031", known, FIT, lambda _: False)
+        assert params is not None
+        return key_of(params)
+
+    drawn = next_of(proposals(0))
+    assert next_of(proposals(4)) == drawn, "nothing that is known counts"
+    assert next_of(proposals(5)) != drawn
+    there = proposals(5).history(known).trials
+    assert [t.intermediate_values for t in there[:6]] == [{3: 0.01}, {9: 0.02}, {3: 0.03}, {9: 0.04}, {3: 0.05}, {}]
+    assert {t.state.name for t in there} == {"PRUNED"}

@@ -102,7 +102,7 @@ def test_the_sampler_is_told_the_best_value_and_failures_as_such(
         ("FAIL", None, {}),
         ("PRUNED", None, {2: 0.7}),
         ("PRUNED", None, {2: 0.6}),
-        ("RUNNING", None, {}),
+        ("PRUNED", None, {2: 0.5}),
     ]
     assert recorder.board.trials["0004"].status == "failed"
 

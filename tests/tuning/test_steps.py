@@ -205,7 +205,7 @@ def test_of_many_the_best_are_those_that_came_furthest(tmp_path: Path, recorder_
     values = lambda trial: [recorder.best_dense(trial.trial)]  # noqa: E731
     there = observed(recorder.board.snapshot(), values)
     assert len(there) == 130
-    reached = reached_by(stepped().fidelity)
+    reached = reached_by(stepped().fidelity, lambda _: False)
     kept = bounded(there, values, 60, reached)
     assert len(kept) == 60
     full = [t.trial for t in there if not t.fidelity]

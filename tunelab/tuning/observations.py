@@ -3,7 +3,7 @@
 A configuration that was trained at several fidelities is told as it was at the highest one where it came to a value;
 while it is trained at the next one too, since what it came to stays true. Values of two fidelities are never compared:
 one that has not come to the full one is *pruned*, at the step that it came to, as one that was stopped early is at its
-epoch, and Optuna puts those first that came furthest.
+epoch, and Optuna puts those first that came furthest. One that goes on is told as if it had been stopped now.
 """
 
 from __future__ import annotations
@@ -26,10 +26,20 @@ Reached = Callable[[Trial], int | None]
 """How far a trial that is over came, by which pruned ones are ordered; None: to its end."""
 
 
-def reached_by(fidelity: Fidelity) -> Reached:
-    """How far trials of a space came: the epoch of one that was stopped, or the step of one at a lower fidelity."""
+def reached_by(fidelity: Fidelity, floored: Callable[[Trial], bool]) -> Reached:
+    """How far trials of a space came: the epoch of one that was stopped, or the step of one at a lower fidelity.
+
+    One on the floor came nowhere, however long it was trained: what it came to is chance, and no better than that of
+    another one there.
+
+    Args:
+        fidelity: of the space.
+        floored: whether a trial is on the floor.
+    """
 
     def reached(trial: Trial) -> int | None:
+        if floored(trial):
+            return 0
         if trial.fidelity:
             return 1 + (fidelity.number(trial.fidelity) or 0)
         return None if trial.status == "finished" else trial.epochs[-1].epoch

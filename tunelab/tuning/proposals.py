@@ -13,8 +13,9 @@ random    even draws                                           none
 ========= ==================================================== ========================================================
 
 ``tpe`` and ``gp`` read a history that is made anew for each proposal, so that what is known of a trial may change: one
-that was stopped, or waits, is *pruned* with the highest value it came to, at the last epoch it came to, and is compared
-with others that came as far; one that goes on is running again. What trials of several fidelities come to is said in
+that was stopped, waits or goes on is *pruned* with the highest value it came to, at the last epoch it came to, and is
+compared with others that came as far. One on the floor is worse than all that left it, and until a few have left there
+is no model: it would be one of chance. What trials of several fidelities come to is said in
 :mod:`tunelab.tuning.observations`. The history is bounded, as a proposal takes longer the longer it is. ``cmaes``,
 ``nsga2`` and ``qmc`` keep books of their own within their study: it lives as long as the search, and is asked and told
 the same once more when a journal is replayed. They cannot use pruned trials and are told the value of a trial as soon
@@ -30,7 +31,7 @@ import importlib.util
 import json
 import math
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -43,6 +44,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from tunelab.domains import Outside
 from tunelab.errors import ModelError, SpaceError
+from tunelab.halving import SETTLED
 from tunelab.models import locate
 from tunelab.ranking import Trial
 from tunelab.sections import Sampler
@@ -70,17 +72,19 @@ class Proposals:
         space: with its aims and the name of its sampler.
         seed: of the search.
         values: what the sampler is told of a trial, a number for each objective.
+        floored: whether a trial is on the floor; of no account where there are several objectives.
 
     Raises:
         SpaceError: the sampler cannot be had.
     """
 
-    def __init__(self, space: Space, seed: int, values: Values) -> None:
+    def __init__(self, space: Space, seed: int, values: Values, floored: Callable[[Trial], bool]) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._space = space
         self._seed = seed
         self._values = values
-        self._reached = reached_by(space.fidelity)
+        self._floored = (lambda trial: False) if space.aims.several else floored
+        self._reached = reached_by(space.fidelity, self._floored)
         self._directions = [StudyDirection.MAXIMIZE] * len(space.aims.objectives)
         self._places: dict[str, Place] = {}
         check_sampler(space)
@@ -128,11 +132,14 @@ class Proposals:
             SpaceError: nothing fits the data. Whatever ``fit`` raises but ModelError.
         """
         why = repeated = None
+        known = list(known)
+        evenly = 0 if self._too_early(known) else MODELLED
+        """From which turn on the draws are even."""
         with _quiet():
             study = self._books if self._books is not None else self.history(known)
             for turn in range(MODELLED + DRAWN):
-                if turn in (0, MODELLED):
-                    study.sampler = self._sampler(int(trial), drawn=turn > 0)
+                if turn in (0, evenly):
+                    study.sampler = self._sampler(int(trial), drawn=turn >= evenly)
                 asked = study.ask()
                 try:
                     params = fit(ask_for(self._space, asked))
@@ -197,18 +204,29 @@ class Proposals:
         state = TrialState.COMPLETE
         several = len(values) > 1  # Optuna compares pruned trials by one value alone
         more: dict[str, Any] = {}
-        if trial.unfinished:
+        if trial.unfinished and (several or self._space.fidelity.steps or not self._learned(trial)):
             state = TrialState.RUNNING
         elif trial.status == "failed" or any(map(math.isnan, values)) or (several and trial.fidelity):
             state = TrialState.FAIL
         elif several or (reached := self._reached(trial)) is None:
             more = {"values": list(values)}
         else:
-            state, more = TrialState.PRUNED, {"intermediate_values": {reached: values[0]}}
+            state = TrialState.PRUNED
+            more = {"intermediate_values": {reached: values[0]} if reached else {}}  # without any it comes last
         broken = self._broken(trial) if more else {}
         return optuna.trial.create_trial(
             state=state, params=params, distributions=distributions, constraints=broken, **more
         )
+
+    def _too_early(self, known: Sequence[Trial]) -> bool:
+        """Whether so few trials left the floor that a model would be one of chance."""
+        if self._books is not None or self._space.aims.several:
+            return False
+        return sum(self._learned(trial) for trial in known if self._knows(trial)) < SETTLED
+
+    def _learned(self, trial: Trial) -> bool:
+        """Whether it left the floor."""
+        return not any(map(math.isnan, self._values(trial))) and not self._floored(trial)
 
     def _broken(self, trial: Trial) -> dict[str, float]:
         """By how much a trial breaks each constraint, on tune; finite, as Optuna adds them up."""

@@ -82,7 +82,7 @@ class SpaceSearcher(Searcher):  # type: ignore[misc]
         self._fit = fit
         self._seed = seed
         self._trials = trials
-        self._proposals = Proposals(space, seed, self._values) if space.families else None
+        self._proposals = Proposals(space, seed, self._values, self._floored) if space.families else None
         self._ladder = Ladder(len(space.fidelity.steps), space.early_stopping.reduction)
         self._tried: set[str] = set()
         self._exhausted = False
@@ -227,6 +227,9 @@ class SpaceSearcher(Searcher):  # type: ignore[misc]
         if not (trial.fidelity or trial.of):
             return None
         return self._space.fidelity.number(trial.fidelity)
+
+    def _floored(self, trial: Trial) -> bool:
+        return self._recorder.floored(trial.trial)
 
     def _values(self, trial: Trial) -> Sequence[float]:
         """What the sampler is told: for F1 alone average precision, which moves long before F1 does."""
