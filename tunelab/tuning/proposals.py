@@ -245,7 +245,7 @@ class Proposals:
         if name == "tpe":
             return optuna.samplers.TPESampler(multivariate=True, group=True, constant_liar=True, seed=own)
         if name == "gp":
-            return optuna.samplers.GPSampler(seed=own, independent_sampler=evenly)
+            return optuna.samplers.GPSampler(seed=own, independent_sampler=evenly, warn_independent_sampling=False)
         if name == "cmaes":
             return optuna.samplers.CmaEsSampler(seed=own, independent_sampler=evenly, warn_independent_sampling=False)
         if name == "nsga2":
