@@ -40,8 +40,6 @@ class Naive:
         value = told[at][1]
         if value == -math.inf and rung >= self.ties_lose_from():
             return False
-        if ties and value == -math.inf and any(v > -math.inf for _, v in told):
-            return False
         ahead = sum(v > value or (ties and v == value and i < at) for i, (_, v) in enumerate(told))
         share = math.floor(len(told) / self.rules.reduction)
         return ahead < (share if ties else max(share, 1))

@@ -190,12 +190,7 @@ class Halving:
         return "" if rung.better(place) < best and not self._loses(rung, place) else "asha"
 
     def _may(self, rung: _Rung, place: Place, least: int = 0) -> bool:
-        """Whether a trial of a rung is among its best 1/reduction, or its best few.
-
-        One on the floor waits as long as anyone left it there: it loses nothing by that, and others win its epochs.
-        """
-        if place[0] == math.inf and rung.order[0][0] < math.inf:
-            return False
+        """Whether a trial of a rung is among its best 1/reduction, or its best few."""
         best = max(least, int(len(rung.places) / self.rules.reduction))
         return rung.before(place) < best and not self._loses(rung, place)
 
