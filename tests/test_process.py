@@ -27,7 +27,7 @@ from tunelab.ranking import Stored
 from tunelab.storage import FolderStore
 from tunelab.task import Evaluation, Task
 
-HERE = str(Path(__file__).parent)
+HERE = os.pathsep.join(filter(None, [str(Path(__file__).parent), os.environ.get("PYTHONPATH")]))
 LONG = 120.0
 """Seconds that no step of these tests takes, whatever else this machine does."""
 

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.ray
 @pytest.fixture
 def trainable(small_data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[KerasTrainable]:
     """As Ray holds it, its trials those of the quick trainer."""
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]), prepend=os.pathsep)
     monkeypatch.setenv("TUNELAB_QUICK_SHARE", "0")
     settings = settings_in(tmp_path / "run", max_epochs=3, trainer="quick_trainer", cpus=3)
     one = hold(config("0001"), Generated(dataset=small_data, chains=()), settings)
