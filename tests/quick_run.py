@@ -27,7 +27,7 @@ HERE = Path(__file__).resolve().parent
 SPACE = """
 name: quick
 epochs: {max: 6, patience: 9}
-early_stopping: {grace: 2, reduction: 2}
+early_stopping: {grace: 2, reduction: 2, collapse: 1}
 shared:
   learning_rate: {loguniform: [1e-3, 1.0]}
   batch_size: 4

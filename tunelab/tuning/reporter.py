@@ -166,7 +166,7 @@ class Reporter:
         seen: dict[str, set[str]] = {name: set() for name in self._goal.columns}
         for trial in self._board.snapshot():
             for name, value in trial.point.items():
-                seen[name].add(repr(value))
+                seen.setdefault(name, set()).add(repr(value))  # a space may have changed since
         return [name for name, values in seen.items() if len(values) > 1]
 
 
