@@ -20,13 +20,14 @@ class Naive:
     """Every question is answered from the list of all that was told."""
 
     rules: Rules
-    arrivals: dict[int, list[tuple[str, float]]] = field(default_factory=dict)
+    arrivals: dict[int, list[tuple[str, tuple[int, float]]]] = field(default_factory=dict)
+    """Of each rung, who came there with which class and value: 2 off the floor, 1 on it, 0 with NaN."""
     on: set[tuple[int, str]] = field(default_factory=set)
     over: set[str] = field(default_factory=set)
     waits: set[tuple[int, str]] = field(default_factory=set)
     left: dict[str, int] = field(default_factory=dict)
 
-    def ties_lose_from(self) -> int:
+    def floor_loses_from(self) -> int:
         if len(self.left) < SETTLED:
             return self.rules.collapse_epoch
         for epoch in sorted(self.left.values()):
@@ -38,7 +39,7 @@ class Naive:
         told = self.arrivals[rung]
         (at,) = [i for i, (name, _) in enumerate(told) if name == trial]
         value = told[at][1]
-        if value == -math.inf and rung >= self.ties_lose_from():
+        if value[0] < 2 and rung >= self.floor_loses_from():
             return False
         ahead = sum(v > value or (ties and v == value and i < at) for i, (_, v) in enumerate(told))
         share = math.floor(len(told) / self.rules.reduction)
@@ -51,7 +52,8 @@ class Naive:
         said = ""
         if rungs and trial not in {name for name, _ in self.arrivals.get(rungs[-1], [])}:
             rung = rungs[-1]
-            self.arrivals.setdefault(rung, []).append((trial, -math.inf if floored or value != value else value))
+            worth = (0, 0.0) if value != value else (1 if floored else 2, value)
+            self.arrivals.setdefault(rung, []).append((trial, worth))
             if spared and rung <= self.rules.early:
                 pass
             elif value != value:
@@ -106,7 +108,7 @@ def play(rules: Rules, events: Sequence[Told], spared: frozenset[int]) -> tuple[
         trial = f"{number:04d}"
         told = ours.tell(trial, epoch, value, floored=floored, spared=number in spared)
         assert told == naive.tell(trial, epoch, value, floored, number in spared)
-        assert ours.ties_lose_from == naive.ties_lose_from()
+        assert ours.floor_loses_from == naive.floor_loses_from()
         said.append(told)
         if told:
             idle.add(number)
@@ -137,3 +139,16 @@ def test_rungs_are_a_factor_apart_and_an_epoch_at_least() -> None:
     assert rungs(27, 1, 3.0) == [1, 3, 9]
     assert rungs(5, 1, 1.0000001) == [1, 2, 3, 4]
     assert rungs(3, 3, 2.0) == []
+
+
+def test_on_the_floor_the_higher_value_is_better_and_below_all_that_left() -> None:
+    halving = Halving(Rules(max_epochs=40, grace=2, reduction=2.0, promoting=True))
+    told = {"0001": (0.30, True), "0002": (0.35, True), "0003": (0.20, False), "0004": (0.25, True)}
+    said = {trial: halving.tell(trial, 2, value, floored=floored) for trial, (value, floored) in told.items()}
+    assert said == {"0001": "wait", "0002": "", "0003": "", "0004": "wait"}
+    assert halving.waiting() == ["0001", "0004"]
+    assert halving.tell("0005", 2, 0.15, floored=False) == "", "the second of two"
+    assert halving.promotable() is None
+    assert halving.tell("0006", 2, 0.32, floored=True) == "wait", "the fourth of three"
+    assert halving.tell("0007", 2, 0.40, floored=True) == "", "the third of three"
+    assert halving.waiting() == ["0006", "0001", "0004"]

@@ -20,7 +20,7 @@ from tunelab.storage import open_store
 
 pytestmark = pytest.mark.ray
 
-RULES = "early_stopping: {grace: 2, reduction: 2}"
+RULES = "early_stopping: {grace: 2, reduction: 2, collapse: 1}"
 
 
 def space_of(fidelity: str, more: str = "") -> str:
@@ -48,7 +48,7 @@ def check_ladder(records: list[dict[str, Any]], steps: list[dict[str, float]]) -
         elif record["kind"] == "end":
             value = trial.chosen["tune_average_precision"] if trial.chosen else math.nan
             floored = trial.chosen is not None and trial.chosen["tune_lift"] <= 2
-            ladder.told(trial.configuration, step, -math.inf if floored else value)
+            ladder.told(trial.configuration, step, value, floored=floored)
         elif trial.of:
             first = board.trials[trial.of]
             assert trial.params == first.params

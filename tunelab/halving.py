@@ -2,8 +2,9 @@
 
 Li et al. (2020) compare trials at rungs, epochs that are a power of ``reduction`` apart, and let the best
 1/reduction of a rung go on. Where nine of ten models answer as if they had learned nothing, that compares noise with
-noise: so a trial *on the floor* (its caller says which are) is worse than every trial that left it, equal to every
-other one there, and loses such a tie once trials that leave the floor have usually left it. NaN is worse still.
+noise: so a trial *on the floor* (its caller says which are) is worse than every trial that left it, and goes on no
+more once trials that leave the floor have usually left it. Until then the higher value on the floor is the better
+one: it tells little, and yet more than who came first. NaN is worse still.
 
 Two kinds. *Promoting*: a trial that is not among the best when it comes to a rung waits there, and is taken up when
 others that came later make it one of the best. *Stopping*: it ends. One bracket, either way; the other ways to stop
@@ -26,7 +27,7 @@ Verdict = Literal["", "asha", "collapse", "wait"]
 SETTLED = 5
 """So many trials left the floor before their epochs say when one leaves it."""
 LATE = 0.9
-"""Of the trials that left the floor, this share had left when ties there begin to lose."""
+"""Of the trials that left the floor, this share had left when those that are there begin to lose."""
 EARLY = 0.25
 """Share of the epochs; up to there configurations to try first pass every rung."""
 
@@ -65,8 +66,9 @@ class Rules:
         return max(self.grace, math.ceil(self.collapse * self.max_epochs))
 
 
-Place = tuple[float, int, str]
-"""Of a trial in a rung: minus its value, the number of its arrival, its name; the best one is the smallest."""
+Place = tuple[bool, float, int, str]
+"""Of a trial in a rung: whether it is on the floor, minus its value, the number of its arrival, its name; the best one
+is the smallest."""
 
 
 @dataclass(slots=True)
@@ -80,16 +82,17 @@ class _Rung:
     waiting: list[Place] = field(default_factory=list)
     """Of those that may still be taken up, likewise."""
 
-    def arrive(self, trial: str, value: float) -> Place:
-        """Take a trial in."""
-        place = (-value, len(self.places), trial)
+    def arrive(self, trial: str, value: float, *, floored: bool) -> Place:
+        """Take a trial in; NaN is worse than every value."""
+        nothing = math.isnan(value)
+        place = (floored or nothing, math.inf if nothing else -value, len(self.places), trial)
         self.places[trial] = place
         insort(self.order, place)
         return place
 
     def better(self, place: Place) -> int:
         """How many are better; ties are not."""
-        return bisect_left(self.order, (place[0],))
+        return bisect_left(self.order, place[:2])
 
     def before(self, place: Place) -> int:
         """How many are better, or as good and came earlier."""
@@ -135,8 +138,7 @@ class Halving:
         verdict: Verdict = ""
         rung = next((rung for rung in reversed(self._rungs) if epoch >= rung.epoch), None)
         if rung is not None and trial not in rung.places:
-            told = -math.inf if floored and not math.isnan(value) else value
-            verdict = self._arrive(rung, trial, told, spared=spared)
+            verdict = self._arrive(rung, trial, value, floored=floored, spared=spared)
         if floored and not spared and self.rules.collapse_epoch <= epoch < self.rules.max_epochs:
             self.promote(trial)
             return "collapse"
@@ -169,14 +171,14 @@ class Halving:
         return [place[-1] for rung in reversed(self._rungs) for place in rung.waiting]
 
     @property
-    def ties_lose_from(self) -> int:
-        """The epoch from which a tie on the floor is lost."""
+    def floor_loses_from(self) -> int:
+        """The epoch from which nobody goes on who is on the floor."""
         if len(self._leaving) < SETTLED:
             return self.rules.collapse_epoch
         return min(self._leaving[math.ceil(LATE * len(self._leaving)) - 1], self.rules.collapse_epoch)
 
-    def _arrive(self, rung: _Rung, trial: str, value: float, *, spared: bool) -> Verdict:
-        place = rung.arrive(trial, -math.inf if math.isnan(value) else value)
+    def _arrive(self, rung: _Rung, trial: str, value: float, *, floored: bool, spared: bool) -> Verdict:
+        place = rung.arrive(trial, value, floored=floored)
         if spared and rung.epoch <= self.rules.early:
             return ""
         if math.isnan(value):
@@ -196,4 +198,4 @@ class Halving:
 
     def _loses(self, rung: _Rung, place: Place) -> bool:
         """Whether it is on the floor when others have left."""
-        return place[0] == math.inf and rung.epoch >= self.ties_lose_from
+        return place[0] and rung.epoch >= self.floor_loses_from

@@ -15,8 +15,9 @@ import math
 from bisect import insort
 from dataclasses import dataclass, field
 
-Place = tuple[float, int, str]
-"""Of a configuration at a step: minus its value, the number of its arrival, its name; the best one is the smallest."""
+Place = tuple[bool, float, int, str]
+"""Of a configuration at a step: whether it is on the floor, minus its value, the number of its arrival, its name; the
+best one is the smallest."""
 
 
 @dataclass(slots=True)
@@ -52,13 +53,14 @@ class Ladder:
         """
         self._steps[step].begun.add(one)
 
-    def told(self, one: str, step: int, value: float) -> None:
+    def told(self, one: str, step: int, value: float, *, floored: bool = False) -> None:
         """What a configuration came to at a step; what is told of it there a second time passes by.
 
         Args:
             one: which.
             step: as of :meth:`begun`.
             value: more is better; NaN: it came to nothing.
+            floored: whether that is no better than having learned nothing; such are worse than all others.
         """
         at = self._steps[step]
         at.begun.add(one)
@@ -68,7 +70,7 @@ class Ladder:
         if math.isnan(value):
             at.failed += 1
         else:
-            insort(at.order, (-value, len(at.told), one))
+            insort(at.order, (floored, -value, len(at.told), one))
 
     def promotable(self, *, last: bool = False) -> tuple[str, int] | None:
         """The configuration that may go on and has come furthest, and the step it goes on at; the best one of those.
@@ -92,4 +94,4 @@ class Ladder:
     def _next(self, step: int, best: int) -> str | None:
         """Of so many of the best of a step the first one that has not gone on."""
         above = self._steps[step + 1]
-        return next((one for _, _, one in self._steps[step].order[:best] if one not in above.begun), None)
+        return next((one for *_, one in self._steps[step].order[:best] if one not in above.begun), None)

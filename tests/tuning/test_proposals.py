@@ -89,7 +89,14 @@ def proposed(space: Space, count: int, seed: int = 0) -> list[dict[str, Any]]:
     return [dict(t.params) for t in known]
 
 
-@pytest.mark.parametrize("sampler", [name for name in get_args(Sampler) if name != "gp"])
+WITHOUT_TORCH = importlib.util.find_spec("torch") is None
+SAMPLERS = [
+    pytest.param(name, marks=pytest.mark.skipif(name == "gp" and WITHOUT_TORCH, reason="needs PyTorch"))
+    for name in get_args(Sampler)
+]
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
 def test_every_sampler_proposes_from_the_space_and_repeats_with_its_seed(sampler: Any) -> None:
     space = dataclasses.replace(QUICK, sampler=sampler)
     made = proposed(space, 12)
@@ -101,7 +108,7 @@ def test_every_sampler_proposes_from_the_space_and_repeats_with_its_seed(sampler
     assert len(Counter(params["family"] for params in made)) > 1
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "cmaes"])
+@pytest.mark.parametrize("sampler", [one for one in SAMPLERS if one.values[0] in ("tpe", "cmaes", "gp")])
 def test_a_model_finds_where_it_is_good(sampler: Any) -> None:
     made = proposed(dataclasses.replace(QUICK, sampler=sampler), 60)
     rates = [abs(np.log(params["learning_rate"] / 0.005)) for params in made]
@@ -122,27 +129,25 @@ def test_a_sampler_that_cannot_be_had_is_refused_with_what_to_install(monkeypatc
         Proposals(dataclasses.replace(QUICK, sampler="cmaes", aims=several), 0, values, on_no_floor)
 
 
-def test_until_a_few_left_the_floor_draws_are_even_and_those_on_it_come_last() -> None:
+def test_those_on_the_floor_come_last_and_the_higher_value_first() -> None:
     known = []
     rng = np.random.default_rng(0)
-    for number in range(1, 31):
+    for number in range(1, 8):
         params = FIT(QUICK.sample(rng))
         known.append(trial(number, "stopped", number / 100, epoch=3 if number % 2 else 9, params=params))
-
-    def proposals(off: int) -> Proposals:
-        made = Proposals(QUICK, 0, values, lambda one: int(one.trial) > off)
-        for one in known:
-            made.enter(one)
-        return made
-
-    def next_of(made: Proposals) -> str:
-        params = made.propose("0031", known, FIT, lambda _: False)
-        assert params is not None
-        return key_of(params)
-
-    drawn = next_of(proposals(0))
-    assert next_of(proposals(4)) == drawn, "nothing that is known counts"
-    assert next_of(proposals(5)) != drawn
-    there = proposals(5).history(known).trials
-    assert [t.intermediate_values for t in there[:6]] == [{3: 0.01}, {9: 0.02}, {3: 0.03}, {9: 0.04}, {3: 0.05}, {}]
+    known.append(trial(8, "running", 0.5, params=FIT(QUICK.sample(rng))))
+    proposals = Proposals(QUICK, 0, values, lambda one: int(one.trial) > 5)
+    for one in known:
+        proposals.enter(one)
+    there = proposals.history(known).trials
+    told = [t.intermediate_values for t in there]
+    assert told == [{3: 0.01}, {9: 0.02}, {3: 0.03}, {9: 0.04}, {3: 0.05}, {0: 0.06}, {0: 0.07}, {0: 0.5}]
     assert {t.state.name for t in there} == {"PRUNED"}
+
+
+def test_on_the_floor_those_of_full_fidelity_come_first() -> None:
+    reached = reached_by(Fidelity(data=(0.2, 0.5)), lambda one: one.trial != "0004")
+    trials = [trial(number, "finished", 0.1) for number in (1, 2, 3, 4)]
+    at = [{"data": 0.2}, {"data": 0.5}, {}, {"data": 0.2}]
+    told = [reached(dataclasses.replace(one, fidelity=where)) for one, where in zip(trials, at, strict=True)]
+    assert told == [-2, -1, 0, 1]

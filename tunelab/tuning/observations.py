@@ -29,8 +29,8 @@ Reached = Callable[[Trial], int | None]
 def reached_by(fidelity: Fidelity, floored: Callable[[Trial], bool]) -> Reached:
     """How far trials of a space came: the epoch of one that was stopped, or the step of one at a lower fidelity.
 
-    One on the floor came nowhere, however long it was trained: what it came to is chance, and no better than that of
-    another one there.
+    One on the floor came nowhere, however long it was trained, so that it is ordered behind all that left it; those of
+    a lower fidelity stand behind the others there too.
 
     Args:
         fidelity: of the space.
@@ -38,10 +38,11 @@ def reached_by(fidelity: Fidelity, floored: Callable[[Trial], bool]) -> Reached:
     """
 
     def reached(trial: Trial) -> int | None:
+        step = fidelity.number(trial.fidelity) or 0
         if floored(trial):
-            return 0
+            return step - len(fidelity.steps)
         if trial.fidelity:
-            return 1 + (fidelity.number(trial.fidelity) or 0)
+            return 1 + step
         return None if trial.status == "finished" else trial.epochs[-1].epoch
 
     return reached

@@ -14,8 +14,8 @@ random    even draws                                           none
 
 ``tpe`` and ``gp`` read a history that is made anew for each proposal, so that what is known of a trial may change: one
 that was stopped, waits or goes on is *pruned* with the highest value it came to, at the last epoch it came to, and is
-compared with others that came as far. One on the floor is worse than all that left it, and until a few have left there
-is no model: it would be one of chance. What trials of several fidelities come to is said in
+compared with others that came as far. One on the floor is worse than all that left it; of two there the one with the
+higher value is better. What trials of several fidelities come to is said in
 :mod:`tunelab.tuning.observations`. The history is bounded, as a proposal takes longer the longer it is. ``cmaes``,
 ``nsga2`` and ``qmc`` keep books of their own within their study: it lives as long as the search, and is asked and told
 the same once more when a journal is replayed. They cannot use pruned trials and are told the value of a trial as soon
@@ -31,7 +31,7 @@ import importlib.util
 import json
 import math
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -44,7 +44,6 @@ from optuna.trial import FrozenTrial, TrialState
 
 from tunelab.domains import Outside
 from tunelab.errors import ModelError, SpaceError
-from tunelab.halving import SETTLED
 from tunelab.models import locate
 from tunelab.ranking import Trial
 from tunelab.sections import Sampler
@@ -79,12 +78,11 @@ class Proposals:
     """
 
     def __init__(self, space: Space, seed: int, values: Values, floored: Callable[[Trial], bool]) -> None:
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        optuna.logging.set_verbosity(optuna.logging.ERROR)  # a search has nothing to do about the warnings
         self._space = space
         self._seed = seed
         self._values = values
-        self._floored = (lambda trial: False) if space.aims.several else floored
-        self._reached = reached_by(space.fidelity, self._floored)
+        self._reached = reached_by(space.fidelity, floored)
         self._directions = [StudyDirection.MAXIMIZE] * len(space.aims.objectives)
         self._places: dict[str, Place] = {}
         check_sampler(space)
@@ -132,14 +130,11 @@ class Proposals:
             SpaceError: nothing fits the data. Whatever ``fit`` raises but ModelError.
         """
         why = repeated = None
-        known = list(known)
-        evenly = 0 if self._too_early(known) else MODELLED
-        """From which turn on the draws are even."""
         with _quiet():
             study = self._books if self._books is not None else self.history(known)
             for turn in range(MODELLED + DRAWN):
-                if turn in (0, evenly):
-                    study.sampler = self._sampler(int(trial), drawn=turn >= evenly)
+                if turn in (0, MODELLED):
+                    study.sampler = self._sampler(int(trial), drawn=turn >= MODELLED)
                 asked = study.ask()
                 try:
                     params = fit(ask_for(self._space, asked))
@@ -204,29 +199,20 @@ class Proposals:
         state = TrialState.COMPLETE
         several = len(values) > 1  # Optuna compares pruned trials by one value alone
         more: dict[str, Any] = {}
-        if trial.unfinished and (several or self._space.fidelity.steps or not self._learned(trial)):
+        nothing = any(map(math.isnan, values))
+        if trial.unfinished and (several or self._space.fidelity.steps or nothing):
             state = TrialState.RUNNING
-        elif trial.status == "failed" or any(map(math.isnan, values)) or (several and trial.fidelity):
+        elif trial.status == "failed" or nothing or (several and trial.fidelity):
             state = TrialState.FAIL
         elif several or (reached := self._reached(trial)) is None:
             more = {"values": list(values)}
         else:
             state = TrialState.PRUNED
-            more = {"intermediate_values": {reached: values[0]} if reached else {}}  # without any it comes last
+            more = {"intermediate_values": {reached: values[0]}}
         broken = self._broken(trial) if more else {}
         return optuna.trial.create_trial(
             state=state, params=params, distributions=distributions, constraints=broken, **more
         )
-
-    def _too_early(self, known: Sequence[Trial]) -> bool:
-        """Whether so few trials left the floor that a model would be one of chance."""
-        if self._books is not None or self._space.aims.several:
-            return False
-        return sum(self._learned(trial) for trial in known if self._knows(trial)) < SETTLED
-
-    def _learned(self, trial: Trial) -> bool:
-        """Whether it left the floor."""
-        return not any(map(math.isnan, self._values(trial))) and not self._floored(trial)
 
     def _broken(self, trial: Trial) -> dict[str, float]:
         """By how much a trial breaks each constraint, on tune; finite, as Optuna adds them up."""
@@ -277,7 +263,9 @@ def key_of(params: Mapping[str, Any]) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the notices that options of Optuna may change, and that a sampler draws some dimensions evenly."""
+    """Without the notices that options of Optuna may change, that a sampler draws some dimensions evenly, and that a
+    Gaussian process divides by a sum of nothing where it is sure of its optimum."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        warnings.filterwarnings("ignore", "invalid value encountered", RuntimeWarning, r"optuna\._gp")
         yield

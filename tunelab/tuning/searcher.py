@@ -217,10 +217,7 @@ class SpaceSearcher(Searcher):  # type: ignore[misc]
             self._proposals.told(one)
         if one.over and trial not in self.unknown and (step := self._step_of(one)) is not None:
             value = math.nan if one.status == "failed" else self._recorder.best_dense(trial)
-            floored = self._recorder.floored(trial) and not math.isnan(
-                value
-            )  # there is no better and worse on the floor
-            self._ladder.told(one.configuration, step, -math.inf if floored else value)
+            self._ladder.told(one.configuration, step, value, floored=self._recorder.floored(trial))
 
     def _step_of(self, trial: Trial) -> int | None:
         """The step of fidelity that a trial is at; None where its configuration did not begin at the lowest one."""
