@@ -27,6 +27,7 @@ import json
 import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from statistics import fmean, variance
@@ -37,12 +38,23 @@ from benchmarks.lines import accumulate, lines_of
 from benchmarks.searching import Searching
 from benchmarks.simulation import Curves, read_curves, regret, setting_of, simulate
 from tunelab.files import write_file
+from tunelab.sections import EarlyStopping
 
 BUDGETS = (16, 40)
 """In full runs."""
 KEPT_BACK = ("patch32_GRU64_avg_bs128", "patch32_IRNN64_relu_last_bs128")
 """Tasks that no policy may be tuned on."""
-POLICIES: Mapping[str, Kind] = {"tunelab": Kind(make=Searching), **BASELINES}
+COMPARED: Mapping[str, Kind] = {"tunelab": Kind(make=Searching), **BASELINES}
+"""What is compared unless something else is asked for, by name."""
+VARIANTS: Mapping[str, Kind] = {
+    "tunelab_stopping": Kind(make=partial(Searching, rules=EarlyStopping(promote=False))),
+    "tunelab_random": Kind(make=partial(Searching, sampler="random")),
+    "tunelab_unbounded": Kind(make=partial(Searching, history=10**9)),
+    "tunelab_history_100": Kind(make=partial(Searching, history=100)),
+}
+"""tunelab with one part otherwise: trials end in place of waiting, even draws, and what the bound of the sampler's
+history does; 40 full runs are about 300 trials, so that a tighter one than that of a search says more."""
+POLICIES: Mapping[str, Kind] = {**COMPARED, **VARIANTS}
 """All that can be compared, by name."""
 
 Line = Mapping[str, Any]
@@ -138,12 +150,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--workers", type=int, default=8, help="trials at the same time (default: %(default)s)")
     parser.add_argument("--skip", type=int, default=0, help="epochs left out in front of curves (default: %(default)s)")
     parser.add_argument("--tasks", nargs="+", metavar="NAME", help="(default: all of the file)")
-    parser.add_argument("--policies", nargs="+", metavar="NAME", help=f"of {', '.join(POLICIES)} (default: all)")
+    parser.add_argument(
+        "--policies", nargs="+", metavar="NAME", help=f"of {', '.join(POLICIES)} (default: {', '.join(COMPARED)})"
+    )
     args = parser.parse_args(argv)
     for option, least in (("seeds", 1), ("workers", 1), ("skip", 0)):
         if (value := getattr(args, option)) < least:
             parser.error(f"--{option} {value}: {least} at least")
-    policies = _names(args.policies, POLICIES, "--policies")
+    policies = _names(args.policies or list(COMPARED), POLICIES, "--policies")
     curves = read_curves(args.curves, args.skip)
     tasks = _names(args.tasks, curves.tasks, f"--tasks: {args.curves}")
     made_with = {"curves": curves.digest, "skip": args.skip, "workers": args.workers}

@@ -3,7 +3,7 @@
     python -m benchmarks.proposing --trials 200 1000 3000 10000
 
 Trials of a shipped space with made-up values; both sides are asked in turn for the same proposals, and the median of
-each is printed. Whether the bound changes what is found is for :mod:`benchmarks.policy` to say (``tunelab_unbounded``).
+each is printed. Whether a bound changes what is found is for :mod:`benchmarks.policy` to say (``tunelab_unbounded``).
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import numpy as np
 from tunelab.models import chains, normalise, open_space
 from tunelab.ranking import Epoch, Trial
 from tunelab.space import Space, shipped
-from tunelab.tuning import proposals as module
 from tunelab.tuning.proposals import HISTORY, Proposals, key_of
 from tunelab.tuning.searcher import fitting
 
@@ -47,20 +46,23 @@ def main() -> None:
     space = open_space(shipped(args.space))
     fit = fitting(space, dict.fromkeys(chains(space), 1700))
     known = trials_of(space, max(args.trials))
-    proposals = Proposals(space, 0, lambda trial: [trial.epochs[-1]["tune_average_precision"]], lambda trial: False)
+    sides = [
+        Proposals(space, 0, lambda trial: [trial.epochs[-1]["tune_average_precision"]], lambda trial: False, history)
+        for history in (HISTORY, 10**9)
+    ]
     for trial in known:
-        proposals.enter(trial)
+        for proposals in sides:
+            proposals.enter(trial)
     print(f"{'trials':>8}{'bounded':>12}{'unbounded':>12}{'ratio':>8}   seconds a proposal, {space.name}")
     for count in args.trials:
         there, tried = known[:count], {key_of(trial.params) for trial in known[:count]}
-        took: dict[int, list[float]] = {HISTORY: [], 10**9: []}
+        took: list[list[float]] = [[], []]
         for repeat in range(args.repeats):
-            for most, seconds in took.items():
-                module.HISTORY = most
+            for proposals, seconds in zip(sides, took, strict=True):
                 begun = time.perf_counter()
                 proposals.propose(f"{count + 1 + repeat}", there, fit, lambda params, tried=tried: _in(params, tried))
                 seconds.append(time.perf_counter() - begun)
-        bounded, whole = (median(seconds) for seconds in took.values())
+        bounded, whole = map(median, took)
         print(f"{count:>8}{bounded:>12.3f}{whole:>12.3f}{whole / bounded:>8.1f}", flush=True)
 
 

@@ -26,7 +26,7 @@ from tunelab.models import normalise
 from tunelab.sections import DataOptions, EarlyStopping, Epochs, Resources, Sampler
 from tunelab.space import Space
 from tunelab.trial import nothing
-from tunelab.tuning.proposals import key_of
+from tunelab.tuning.proposals import HISTORY, key_of
 from tunelab.tuning.record import FLOOR_ERRORS, Recorder
 from tunelab.tuning.scheduler import RecordingScheduler
 from tunelab.tuning.searcher import SpaceSearcher
@@ -71,16 +71,25 @@ class Searching:
         setting: of the search.
         sampler: by name.
         rules: of early stopping; None: as a space has them that does not say.
+        history: how many trials the sampler's model is made from.
     """
 
-    def __init__(self, setting: Setting, sampler: Sampler = "tpe", rules: EarlyStopping | None = None) -> None:
+    def __init__(
+        self,
+        setting: Setting,
+        sampler: Sampler = "tpe",
+        rules: EarlyStopping | None = None,
+        history: int = HISTORY,
+    ) -> None:
         folder = tempfile.TemporaryDirectory()
         journal = Journal.open(Path(folder.name) / "journal.jsonl")
         weakref.finalize(self, _close, journal, folder)
         space = space_of(setting.cube.shape[1], setting.epochs, sampler, rules or EarlyStopping())
         self._recorder = Recorder(journal)
         self._scheduler = RecordingScheduler(space.early_stopping, setting.epochs, self._recorder)
-        self._searcher = SpaceSearcher(space, [], self._recorder, self._scheduler, fit=self._nearest, seed=setting.seed)
+        self._searcher = SpaceSearcher(
+            space, [], self._recorder, self._scheduler, fit=self._nearest, seed=setting.seed, history=history
+        )
         self._cube = setting.cube
         self._free = np.ones(len(self._cube), bool)
         self._epochs = setting.epochs

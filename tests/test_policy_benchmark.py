@@ -14,7 +14,7 @@ import pytest
 from benchmarks import policy as benchmark
 from benchmarks.baselines import BASELINES, PATIENCE, Kind, OneEpochTopK, f1_like
 from benchmarks.lines import lines_of
-from benchmarks.policy import BUDGETS, KEPT_BACK, POLICIES, main, searched, summary
+from benchmarks.policy import BUDGETS, COMPARED, KEPT_BACK, POLICIES, VARIANTS, main, searched, summary
 from benchmarks.simulation import CHANCE, FLOOR, Epoch, Setting, read_curves, regret, setting_of, simulate, unit_cube
 
 ROWS, EPOCHS = 90, 12
@@ -138,7 +138,7 @@ def test_columns_are_scaled_as_is_natural_for_them():
 
 
 @pytest.mark.parametrize("workers", [1, 3, 8])
-@pytest.mark.parametrize("name", POLICIES)
+@pytest.mark.parametrize("name", COMPARED)
 def test_every_policy_keeps_to_its_workers_and_repeats_itself(name, workers):
     losses = falling(ROWS, 5)
     of = setting(losses, workers=workers, budget=40 * EPOCHS)
@@ -152,13 +152,23 @@ def test_every_policy_keeps_to_its_workers_and_repeats_itself(name, workers):
     assert simulate(losses, POLICIES[name].make(other), other) != spent
 
 
-@pytest.mark.parametrize("name", POLICIES)
+@pytest.mark.parametrize("name", COMPARED)
 def test_no_policy_minds_when_everything_diverges(name):
     losses = np.full((ROWS, EPOCHS), math.nan)
     losses[:, 0] = np.where(np.arange(ROWS) % 2, CHANCE, math.nan)
     of = setting(losses, budget=10 * ROWS * EPOCHS)
     spent = simulate(losses, POLICIES[name].make(of), of)
     assert len({one.row for one in spent}) == ROWS
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_variant_searches_otherwise(name):
+    losses = falling(ROWS, 5)
+    of = setting(losses, workers=3, budget=20 * EPOCHS)
+    spent = simulate(losses, VARIANTS[name].make(of), of)
+    assert regret(losses, spent, 20) < 1
+    if name in ("tunelab_stopping", "tunelab_random"):
+        assert spent != simulate(losses, POLICIES["tunelab"].make(of), of)
 
 
 def test_random_rows_are_trained_to_their_end():

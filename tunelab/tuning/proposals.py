@@ -56,7 +56,7 @@ MODELLED = 10
 DRAWN = 1000
 """Even draws that may be in vain."""
 HISTORY = 300
-"""Trials that a model is made from at most, besides those that run."""
+"""Trials that a model is made from, if nothing else is said."""
 _HOPELESS = 1e6
 """What a constraint of an unknown value counts as."""
 _BOOKKEEPERS = ("cmaes", "nsga2", "qmc")
@@ -72,15 +72,19 @@ class Proposals:
         seed: of the search.
         values: what the sampler is told of a trial, a number for each objective.
         floored: whether a trial is on the floor; of no account where there are several objectives.
+        history: how many trials a model is made from at most, besides those that run.
 
     Raises:
         SpaceError: the sampler cannot be had.
     """
 
-    def __init__(self, space: Space, seed: int, values: Values, floored: Callable[[Trial], bool]) -> None:
+    def __init__(
+        self, space: Space, seed: int, values: Values, floored: Callable[[Trial], bool], history: int = HISTORY
+    ) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)  # a search has nothing to do about the warnings
         self._space = space
         self._seed = seed
+        self._most = history
         self._values = values
         self._reached = reached_by(space.fidelity, floored)
         self._directions = [StudyDirection.MAXIMIZE] * len(space.aims.objectives)
@@ -185,7 +189,7 @@ class Proposals:
         if self._space.sampler == "random":
             return study
         there = observed([trial for trial in known if self._knows(trial)], self._values)
-        study.add_trials([self._frozen(trial) for trial in bounded(there, self._values, HISTORY, self._reached)])
+        study.add_trials([self._frozen(trial) for trial in bounded(there, self._values, self._most, self._reached)])
         return study
 
     def _knows(self, trial: Trial) -> bool:

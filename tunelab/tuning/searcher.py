@@ -33,7 +33,7 @@ from tunelab.models import check_fit, cost_of, normalise, outline
 from tunelab.preprocessing import Preprocessing, chain_of, thinned
 from tunelab.ranking import Trial
 from tunelab.space import Space, Start
-from tunelab.tuning.proposals import Proposals, key_of
+from tunelab.tuning.proposals import HISTORY, Proposals, key_of
 from tunelab.tuning.record import Recorder
 
 Fit = Callable[[dict[str, Any]], dict[str, Any]]
@@ -61,6 +61,7 @@ class SpaceSearcher(Searcher):  # type: ignore[misc]
         fit: makes params that can be trained.
         seed: of the search.
         trials: how many configurations there may be; None: no limit.
+        history: see :class:`~tunelab.tuning.proposals.Proposals`.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class SpaceSearcher(Searcher):  # type: ignore[misc]
         fit: Fit,
         seed: int,
         trials: int | None = None,
+        history: int = HISTORY,
     ) -> None:
         super().__init__(metric="tune_average_precision", mode="max")
         self._space = space
@@ -82,7 +84,7 @@ class SpaceSearcher(Searcher):  # type: ignore[misc]
         self._fit = fit
         self._seed = seed
         self._trials = trials
-        self._proposals = Proposals(space, seed, self._values, self._floored) if space.families else None
+        self._proposals = Proposals(space, seed, self._values, self._floored, history) if space.families else None
         self._ladder = Ladder(len(space.fidelity.steps), space.early_stopping.reduction)
         self._tried: set[str] = set()
         self._exhausted = False
