@@ -71,6 +71,7 @@ FLOORS = {  # module or room -> floor; a room is a folder, all of whose modules 
     "configuration": 3,
     "tuning": 4,
     "report": 4,
+    "cluster": 4,
     "overview": 4,
     "planning": 5,
     "expected": 5,
@@ -83,6 +84,7 @@ FLOORS = {  # module or room -> floor; a room is a folder, all of whose modules 
     "search": 5,
     "command": 5,
     "data_commands": 5,
+    "cluster_commands": 5,
     "cli": 5,
     "__main__": 5,
 }

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tunelab import __version__, data_commands, run_commands
+from tunelab import __version__, cluster_commands, data_commands, run_commands
 from tunelab.command import add_s3, command, hours, positive, s3_options, seconds, share
 from tunelab.errors import EXIT_INTERRUPTED, EXIT_UNREAD, TunelabError, UsageError
 
@@ -171,6 +171,8 @@ def parser() -> argparse.ArgumentParser:
     data_commands.add(commands)
 
     run_commands.add(commands)
+
+    cluster_commands.add(commands)
     return top
 
 
