@@ -9,6 +9,7 @@ import json
 import logging
 import re
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,10 @@ _TYPES = {
     "number": "a number",
     "boolean": "true or false",
 }
+
+
+_ABOUT = {"docker": "docker", "container": "docker", "provider": "provider", "auth": "auth"}
+"""Words of Ray's messages -> the key that they are about."""
 
 
 def check_schema(notes: Notes) -> bool:
@@ -125,7 +130,7 @@ def _ray(notes: Notes) -> None:
             validate_config(prepare_config(document))
     except Exception as problem:  # noqa: BLE001 - whatever the launcher raises, it is what `ray up` would say
         said = str(problem).splitlines()[0] if str(problem) else type(problem).__name__
-        key = next((key for key in ("docker", "provider", "auth") if key in said.lower()), "")
+        key = next((key for word, key in _ABOUT.items() if word in said.lower()), "")
         notes.error((key,) if key else (), f"Ray refuses it: {said[:300]}", "correct what it names")
 
 
@@ -150,14 +155,12 @@ def check_parameters(notes: Notes, name: str, node: Mapping[str, Any]) -> None:
         node: its ``node_config``.
     """
 
-    import botocore.session
     from botocore.validate import ParamValidator
 
-    model = botocore.session.get_session().get_service_model("ec2").operation_model("RunInstances")
     filled = {**node, "MinCount": 1, "MaxCount": 1}
     filled.pop("SubnetIds", None)  # Ray's own
     where: tuple[str | int, ...] = ("available_node_types", name, "node_config")
-    for line in ParamValidator().validate(filled, model.input_shape).generate_report().splitlines():
+    for line in ParamValidator().validate(filled, _run_instances()).generate_report().splitlines():
         unknown = re.match(r'Unknown parameter in (\S+): "(.*)", must be one of: (.*)', line)
         if unknown:
             below = [] if unknown[1] == "input" else _steps(unknown[1])
@@ -166,6 +169,14 @@ def check_parameters(notes: Notes, name: str, node: Mapping[str, Any]) -> None:
         else:
             key = re.search(r"(?:parameter|in|for) ([A-Z][\w.\[\]]*)[:,]", line)
             notes.error((*where, *(_steps(key[1]) if key else ())), line[:200], "correct the value")
+
+
+@cache
+def _run_instances() -> Any:
+    """The parameters of EC2's RunInstances."""
+    import botocore.session
+
+    return botocore.session.get_session().get_service_model("ec2").operation_model("RunInstances").input_shape
 
 
 def _steps(path: str) -> list[str | int]:
