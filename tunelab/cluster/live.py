@@ -50,30 +50,39 @@ def check_live(file: ClusterFile, *, on_worker: Shell | None = None) -> list[Fin
     """
     notes = Notes(file)
     if file.provider == "aws":
-        session = boto3.session.Session(region_name=file.region or None)
-        _identity(file, session)
+        aws = _Aws(file.region)
+        _identity(file, aws)
         for name in file.node_types:
-            if _image(notes, name, session):
-                _launch(notes, name, session)
-        _quotas(notes, session)
+            if _image(notes, name, aws):
+                _launch(notes, name, aws)
+        _quotas(notes, aws)
     write_from_here(notes)
     if on_worker is not None:
         write_from_worker(notes, on_worker)
     return sorted(dict.fromkeys(notes.found), key=lambda finding: finding.line)
 
 
-def _client(session: Any, service: str) -> Any:
-    config = Config(
-        connect_timeout=_TIMEOUT / 4,
-        read_timeout=_TIMEOUT,
-        retries={"mode": "standard", "total_max_attempts": _ATTEMPTS},
-    )
-    return session.client(service, config=config)
+class _Aws:
+    """Clients of one session, each made once: a model of EC2 takes its time to load."""
+
+    def __init__(self, region: str) -> None:
+        self._session = boto3.session.Session(region_name=region or None)
+        self._made: dict[str, Any] = {}
+
+    def __call__(self, service: str) -> Any:
+        if service not in self._made:
+            config = Config(
+                connect_timeout=_TIMEOUT / 4,
+                read_timeout=_TIMEOUT,
+                retries={"mode": "standard", "total_max_attempts": _ATTEMPTS},
+            )
+            self._made[service] = self._session.client(service, config=config)
+        return self._made[service]
 
 
-def _identity(file: ClusterFile, session: Any) -> None:
+def _identity(file: ClusterFile, aws: _Aws) -> None:
     try:
-        _client(session, "sts").get_caller_identity()
+        aws("sts").get_caller_identity()
     except FAILURES as problem:
         code = code_of(problem)
         said = f"AWS refuses the credentials ({code})" if code else f"{type(problem).__name__}: {problem}"
@@ -92,7 +101,7 @@ def _asking(notes: Notes, keys: tuple[str | int, ...], action: str) -> Iterator[
         notes.warn(keys, f"could not be looked up ({action}: {said})", f"allow {action} here, or look it up yourself")
 
 
-def _image(notes: Notes, name: str, session: Any) -> bool:
+def _image(notes: Notes, name: str, aws: _Aws) -> bool:
     """Whether a launch can be tried with the image of a node type."""
     at: tuple[str, ...] = ("available_node_types", name, "node_config", "ImageId")
     image = str(notes.file.value(*at) or "")
@@ -101,7 +110,7 @@ def _image(notes: Notes, name: str, session: Any) -> bool:
         parameter = image.removeprefix("resolve:ssm:")
         found: Any = None
         with _asking(notes, at, "ssm:GetParameters"):
-            found = _client(session, "ssm").get_parameters(Names=[parameter])
+            found = aws("ssm").get_parameters(Names=[parameter])
         if found is None:
             return True
         values = [one["Value"] for one in found["Parameters"]]
@@ -115,7 +124,7 @@ def _image(notes: Notes, name: str, session: Any) -> bool:
     if not image:
         return False
     try:
-        images = _client(session, "ec2").describe_images(ImageIds=[image])["Images"]
+        images = aws("ec2").describe_images(ImageIds=[image])["Images"]
     except FAILURES as problem:
         if code_of(problem).startswith("InvalidAMIID"):
             images = []
@@ -135,7 +144,7 @@ def _image(notes: Notes, name: str, session: Any) -> bool:
     return True
 
 
-def _launch(notes: Notes, name: str, session: Any) -> None:
+def _launch(notes: Notes, name: str, aws: _Aws) -> None:
     """A dry run of the request that Ray makes."""
     file = notes.file
     at: tuple[str, ...] = ("available_node_types", name, "node_config")
@@ -143,7 +152,7 @@ def _launch(notes: Notes, name: str, session: Any) -> None:
     tags = [{"Key": "ray-cluster-name", "Value": file.name}, {"Key": "Name", "Value": f"ray-{file.name}-{name}"}]
     request["TagSpecifications"] = [{"ResourceType": "instance", "Tags": tags}]
     try:
-        _client(session, "ec2").run_instances(**request, MinCount=1, MaxCount=1, DryRun=True)
+        aws("ec2").run_instances(**request, MinCount=1, MaxCount=1, DryRun=True)
     except FAILURES as problem:
         code = code_of(problem)
         if code == "DryRunOperation":
@@ -196,14 +205,14 @@ def family_of(kind: str) -> str | None:
     return known.get(letters[0]) if letters else None
 
 
-def _quotas(notes: Notes, session: Any) -> None:
+def _quotas(notes: Notes, aws: _Aws) -> None:
     needed: dict[tuple[str, str], float] = {}
     said: dict[tuple[str, str], str] = {}
     file = notes.file
     for name, node_type in file.node_types.items():
         kind = str(file.value("available_node_types", name, "node_config", "InstanceType") or "")
         family = family_of(kind)
-        cpus = _cpus(notes, name, kind, session)
+        cpus = _cpus(notes, name, kind, aws)
         if family is None or cpus is None:
             continue
         quota = QUOTAS[family, is_spot(node_type)]
@@ -213,7 +222,7 @@ def _quotas(notes: Notes, session: Any) -> None:
         at = ("available_node_types", said[code, title], "node_config", "InstanceType")
         allowed = math.inf
         with _asking(notes, at, "servicequotas:GetServiceQuota"):
-            answer = _client(session, "service-quotas").get_service_quota(ServiceCode="ec2", QuotaCode=code)
+            answer = aws("service-quotas").get_service_quota(ServiceCode="ec2", QuotaCode=code)
             allowed = float(answer["Quota"]["Value"])
         if total > allowed:
             what = f"{total:g} virtual CPUs at most, but the quota {title!r} ({code}) of {file.region} is {allowed:g}"
@@ -221,14 +230,14 @@ def _quotas(notes: Notes, session: Any) -> None:
             notes.error(at, what, f"lower max_workers, or ask: {ask} --desired-value {total:g} --region {file.region}")
 
 
-def _cpus(notes: Notes, name: str, kind: str, session: Any) -> int | None:
+def _cpus(notes: Notes, name: str, kind: str, aws: _Aws) -> int | None:
     """Virtual CPUs of an instance type, asked of EC2 where the table does not know; None where nobody does."""
     if (instance := instance_of(kind)) is not None or not kind:
         return instance.cpus if instance is not None else None
     at = ("available_node_types", name, "node_config", "InstanceType")
     found: list[Any] = []
     with _asking(notes, at, "ec2:DescribeInstanceTypes"):
-        found = _client(session, "ec2").describe_instance_types(InstanceTypes=[kind])["InstanceTypes"]
+        found = aws("ec2").describe_instance_types(InstanceTypes=[kind])["InstanceTypes"]
     if not found:
         return None
     cpus = int(found[0]["VCpuInfo"]["DefaultVCpus"])
