@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import os
 import re
 import socket
@@ -25,6 +24,9 @@ from ray.autoscaler._private.aws.node_provider import AWSNodeProvider
 from ray.autoscaler._private.aws.utils import client_cache, resource_cache
 from ray.autoscaler._private.command_runner import _with_interactive
 from ray.autoscaler._private.util import prepare_config, validate_config, with_head_node_ip
+
+from tunelab.cluster.file import load_cluster_file
+from tunelab.cluster.iam import Policies, names_of, policies
 
 Config = dict[str, Any]
 
@@ -240,9 +242,8 @@ def test_what_ray_makes_of_it_on_aws(config: Config) -> None:
     filled = AWSNodeProvider.fillout_available_node_types_resources(prepare_config(config))
     validate_config(filled)
     resolved = bootstrap_aws(filled)
-    page = DOCS.read_text()
     assert called
-    assert {action for action in called if f"`{action}`" not in page} <= actions(page_policies()[1])
+    assert called <= actions(made_policies().laptop)
     called.clear()
     provider = AWSNodeProvider(resolved["provider"], resolved["cluster_name"])
     for name, kind in (("head", "head"), ("gpu_worker", "worker")):
@@ -268,8 +269,8 @@ def test_what_ray_makes_of_it_on_aws(config: Config) -> None:
     assert within == [group["GroupId"]]
 
     provider.terminate_nodes(list(provider.non_terminated_nodes({})))
-    # What the head does all day is what its policy on the page grants.
-    assert {"ec2:RunInstances", "ec2:TerminateInstances"} <= called <= actions(page_policies()[1])
+    # What the head does all day is what its policy grants.
+    assert {"ec2:RunInstances", "ec2:TerminateInstances"} <= called <= actions(made_policies().head)
     states = [i["State"]["Name"] for r in ec2.describe_instances()["Reservations"] for i in r["Instances"]]
     assert states == ["terminated", "terminated"]
 
@@ -337,25 +338,25 @@ def test_there_is_no_secret_in_the_file_or_its_page() -> None:
     assert SECRETS.search("token: 0123456789abcdef0123456789abcdef")
 
 
-def page_policies() -> list[list[dict[str, Any]]]:
-    """The statements of each policy in docs/cluster.md, in their order there: workers, head, trust."""
-    blocks = re.findall(r"```json\n(.*?)```", DOCS.read_text(), flags=re.DOTALL)
-    return [json.loads(block)["Statement"] for block in blocks]
+def made_policies() -> Policies:
+    """What `tunelab cluster iam cluster.yaml` prints."""
+    return policies(names_of(load_cluster_file(CLUSTER), account="123456789012", bucket="lab-radar"))
 
 
-def actions(statements: list[dict[str, Any]]) -> set[str]:
-    """Every action that the statements allow."""
-    lists = [[s["Action"]] if isinstance(s["Action"], str) else s["Action"] for s in statements]
+def actions(policy: dict[str, Any]) -> set[str]:
+    """Every action that a policy allows."""
+    lists = [[s["Action"]] if isinstance(s["Action"], str) else s["Action"] for s in policy["Statement"]]
     return {action for listed in lists for action in listed}
 
 
-def test_the_policies_of_the_page_fit_the_file(config: Config) -> None:
-    workers, head, _ = page_policies()
-    assert {"s3:ListBucket", "s3:GetObject", "s3:PutObject"} <= actions(workers)
-    assert not any(action.endswith("*") for action in actions(workers) | actions(head))
-    assert "ssm:GetParameters" in actions(head)
-    (passed,) = [statement["Resource"] for statement in head if statement["Action"] == "iam:PassRole"]
+def test_the_policies_fit_the_file(config: Config) -> None:
+    made = made_policies()
+    assert {"s3:ListBucket", "s3:GetObject", "s3:PutObject"} <= actions(made.workers)
+    assert "ssm:GetParameters" in actions(made.head)
+    (passed,) = [statement["Resource"] for statement in made.head["Statement"] if statement["Action"] == "iam:PassRole"]
     worker = config["available_node_types"]["gpu_worker"]["node_config"]
-    assert passed.endswith(":role/" + worker["IamInstanceProfile"]["Name"])
-    (ended,) = [s["Condition"]["StringEquals"] for s in head if s["Action"] == "ec2:TerminateInstances"]
+    assert passed == ["arn:aws:iam::123456789012:role/" + worker["IamInstanceProfile"]["Name"]]
+    (ended,) = [
+        s["Condition"]["StringEquals"] for s in made.head["Statement"] if "ec2:TerminateInstances" in s["Action"]
+    ]
     assert ended == {"aws:ResourceTag/ray-cluster-name": config["cluster_name"]}
