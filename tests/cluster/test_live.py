@@ -218,7 +218,8 @@ def test_quotas_count_virtual_cpus_of_all_types_of_a_market(aws: Aws, text: str,
 @pytest.mark.parametrize(
     ("kind", "family"),
     [("g4dn.xlarge", "g"), ("gr6.4xlarge", "g"), ("p3.2xlarge", "p"), ("p5en.48xlarge", "p5"), ("m5.large", "standard"),
-     ("t3.small", "standard"), ("inf2.xlarge", None), ("trn1.2xlarge", None), ("x2idn.16xlarge", None), ("", None)],
+     ("t3.small", "standard"), ("inf2.xlarge", None), ("trn1.2xlarge", None), ("x2idn.16xlarge", None),
+     ("p6-b200.48xlarge", None), ("", None)],
 )  # fmt: skip
 def test_families_of_quotas(kind: str, family: str | None) -> None:
     assert family_of(kind) == family
@@ -227,11 +228,13 @@ def test_families_of_quotas(kind: str, family: str | None) -> None:
 def test_types_that_the_table_does_not_know_are_asked_of_ec2(aws: Aws, text: str, read: Any) -> None:
     old = "\n  spot:\n    resources: {CPU: 4, GPU: 1}"
     broken = text.replace(old, old.replace("GPU: 1", "GPU: 2")).replace(
-        "InstanceType: g4dn.xlarge", "InstanceType: g4ad.xlarge", 1
+        "InstanceType: g4dn.xlarge", "InstanceType: gr6.4xlarge", 1
     )
     finding = only(check_live(read(broken)))
     assert finding.key == f"{AT}.spot.resources.GPU"
-    assert "GPU: 2, but a g4ad.xlarge has 1" in finding.what
+    assert "GPU: 2, but a gr6.4xlarge has 1" in finding.what
+    found = check_live(read(text.replace("InstanceType: m5.xlarge", "InstanceType: m55.xlarge")))
+    assert "m55.xlarge is no instance type of us-west-2" in [finding.what for finding in found]
 
 
 def test_what_may_not_be_asked_is_a_warning(aws: Aws, text: str, read: Any) -> None:

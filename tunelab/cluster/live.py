@@ -201,6 +201,8 @@ def family_of(kind: str) -> str | None:
     letters = re.match(r"[a-z]+", kind)
     if kind.startswith("p5"):
         return "p5"
+    if kind.startswith("p6"):
+        return None  # of which the codes are not known for certain
     known = {"g": "g", "gr": "g", "vt": "g", "p": "p"} | dict.fromkeys("acdhimrtz", "standard")
     return known.get(letters[0]) if letters else None
 
@@ -237,7 +239,12 @@ def _cpus(notes: Notes, name: str, kind: str, aws: _Aws) -> int | None:
     at = ("available_node_types", name, "node_config", "InstanceType")
     found: list[Any] = []
     with _asking(notes, at, "ec2:DescribeInstanceTypes"):
-        found = aws("ec2").describe_instance_types(InstanceTypes=[kind])["InstanceTypes"]
+        try:
+            found = aws("ec2").describe_instance_types(InstanceTypes=[kind])["InstanceTypes"]
+        except FAILURES as problem:
+            if code_of(problem) != "InvalidInstanceType":
+                raise
+            notes.error(at, f"{kind} is no instance type of {notes.file.region}", "take a type that this region has")
     if not found:
         return None
     cpus = int(found[0]["VCpuInfo"]["DefaultVCpus"])
