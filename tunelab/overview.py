@@ -53,7 +53,7 @@ class Overview:
     @property
     def tried(self) -> int:
         """How many configurations there are; those of a run without steps of fidelity are its trials."""
-        return len(self.board.configurations)
+        return self.board.tried
 
     @property
     def _again(self) -> str:
