@@ -7,9 +7,10 @@
 Without ``--nodes``: tunelab's own scheduler and searcher with a real journal on disk, without Ray, in simulated time.
 Trials of a shipped space have made-up curves, most of which never leave the floor. Proposals are drawn evenly, so that
 what is seen is the driver's own share; at each number of trials ``tpe`` is asked for a few besides, with what is known
-by then. Times are those of a core, ``disk ms`` what a record waits for the disk. ``--listeners`` adds what else the driver does with each record: table, files that are kept, TensorBoard's and
-Optuna's logs. Its memory is that of the process (RSS), its slope that of the trials between two lines. Lines go to
-``--file``, the journal to a folder beside it, from which a killed benchmark goes on as a search does.
+by then. Times are those of a core, ``disk ms`` what a record waits for the disk. ``--listeners`` adds what else the
+driver does with each record: table, files that are kept, TensorBoard's and Optuna's logs. Its memory is that of the
+process (RSS), its slope that of the trials between two lines. Lines go to ``--file``, the journal to a folder beside
+it, from which a killed benchmark goes on as a search does.
 
 With ``--nodes``: a whole search on Ray nodes of this machine; see :mod:`benchmarks.scale_nodes`.
 """
@@ -37,6 +38,7 @@ from ray.tune.schedulers import TrialScheduler
 from rich.console import Console
 
 from benchmarks.lines import accumulate
+from benchmarks.sleeping import SECONDS, curve
 from tunelab.journal import Journal
 from tunelab.models import chains, open_space
 from tunelab.ranking import Trial
@@ -46,22 +48,18 @@ from tunelab.trial import nothing
 from tunelab.tuning.hparams import TensorBoardLogs
 from tunelab.tuning.optuna_log import OptunaLog
 from tunelab.tuning.proposals import Proposals
-from tunelab.tuning.record import FLOOR_ERRORS, Recorder
+from tunelab.tuning.record import Recorder
 from tunelab.tuning.reporter import Goal, Reporter
 from tunelab.tuning.retention import Retention
 from tunelab.tuning.scheduler import RecordingScheduler
 from tunelab.tuning.searcher import SpaceSearcher, fitting
 
 EPOCHS = 9
-LEAVE = 0.3
-"""Of the trials this share leaves the floor."""
 ASKED = 5
 """Proposals of ``tpe`` at each number of trials."""
 WINDOW = 1000
 """Newest calls that a time is the mean of."""
 FLEETS = (10, 100, 1000)
-METRICS = 18
-"""Other measures of an epoch, so that a line of the journal is as long as it really is."""
 
 
 def space_of(name: str) -> Space:
@@ -162,7 +160,7 @@ class Simulated:
     def _train(self, ray: SimpleNamespace) -> None:
         """One second, more or less, so that not all epochs end at once."""
         self.counts["epochs"] += 1
-        seconds = float(np.random.default_rng([int(ray.config["trial"]), self.counts["epochs"]]).uniform(0.8, 1.2))
+        seconds = float(np.random.default_rng([int(ray.config["trial"]), self.counts["epochs"]]).uniform(*SECONDS))
         heapq.heappush(self._ends, (self._now + seconds, self.counts["epochs"], ray))
 
     @contextlib.contextmanager
@@ -203,17 +201,6 @@ class Simulated:
             self.took[name].append(time.thread_time() - began)
 
         return listen
-
-
-def curve(trial: int, epoch: int) -> dict[str, float]:
-    """What a trial comes to at an epoch; the same each time."""
-    rng = np.random.default_rng(trial)
-    leaves, height = rng.random() < LEAVE, float(rng.beta(2, 3))
-    grown = height * (1 - math.exp(-epoch / 3)) if leaves else 0.01 * height
-    noise = float(np.random.default_rng([trial, epoch]).normal(scale=0.01))
-    dense = min(max(0.2 + 0.8 * grown + noise, 0.0), 1.0)
-    told = {"tune_average_precision": dense, "val_average_precision": dense - 0.02, "val_f1": 0.9 * dense}
-    return {**told, "tune_lift": 2 * FLOOR_ERRORS if leaves else 0.0, **{f"measure_{i}": dense for i in range(METRICS)}}
 
 
 def measured(simulated: Simulated, trials: int) -> dict[str, Any]:
@@ -305,7 +292,7 @@ def main() -> None:
         from benchmarks import scale_nodes
 
         for trials in args.trials:
-            scale_nodes.main(trials=trials, nodes=args.nodes, slots=args.slots, file=args.file)
+            scale_nodes.main(trials=trials, nodes=args.nodes, slots=args.slots, space=args.space, file=args.file)
         return
     keys = {"what": "driver", "space": args.space, "workers": args.workers, "listeners": args.listeners}
     folder = args.file.with_suffix(".run") / f"{args.workers}-{'all' if args.listeners else 'alone'}"
