@@ -102,6 +102,7 @@ class Simulated:
         self._number = 0
         self._now = 0.0
         self._fit = fit
+        self._logs = TensorBoardLogs(folder / "tensorboard", space.columns())
         if listeners:
             self._listen(folder)
 
@@ -114,6 +115,11 @@ class Simulated:
                 return
             self._now, _, ray = heapq.heappop(self._ends)
             self._epoch(ray)
+
+    def close(self) -> None:
+        """Give the journal back."""
+        self._logs.close()
+        self.journal.close()
 
     def asked_of_tpe(self) -> list[float]:
         """Seconds of proposals of ``tpe``, of what is known by now."""
@@ -179,7 +185,7 @@ class Simulated:
         study.begin()
         goal = Goal(trials=None, seconds=None, begun=time.monotonic(), always_positive_f1=0.3, columns=columns)
         reporter = Reporter(board, goal, Console(file=StringIO()))
-        logs = TensorBoardLogs(folder / "tensorboard", columns)
+        logs = self._logs
 
         def curves(kind: str, trial: Trial) -> None:
             {"suggestion": logs.start, "resumed": logs.start, "result": logs.epoch, "end": logs.end}.get(
@@ -306,9 +312,13 @@ def main() -> None:
         return measured(made[0], wanted["trials"])
 
     lines = []
-    for line in accumulate(args.file, [{**keys, "trials": n} for n in sorted(args.trials)], do, args.minutes):
-        lines.append(line)
-        print(table([line]), flush=True)
+    try:
+        for line in accumulate(args.file, [{**keys, "trials": n} for n in sorted(args.trials)], do, args.minutes):
+            lines.append(line)
+            print(table([line]), flush=True)
+    finally:
+        for one in made:
+            one.close()
     if lines:
         print(table(lines))
         print("\n".join(verdict(lines[-1])))

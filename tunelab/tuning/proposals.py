@@ -91,6 +91,8 @@ class Proposals:
         self._reached = _once(reached_by(space.fidelity, floored))
         self._directions = [StudyDirection.MAXIMIZE] * len(space.aims.objectives)
         self._places: dict[str, Place] = {}
+        self._distributions: dict[str, BaseDistribution] = {}
+        """The newest one of each dimension."""
         check_sampler(space)
         self._known: dict[str, _Known] = {}
         """Trials of the newest history, as Optuna was told of them."""
@@ -112,9 +114,14 @@ class Proposals:
             trial: as the board has it; its params never change.
         """
         try:
-            self._places[trial.trial] = place(self._space, locate(self._space, trial.params))
+            params, distributions = place(self._space, locate(self._space, trial.params))
         except (Outside, ModelError):
             return False
+        for name, one in distributions.items():  # the same ones for all trials: made anew they would fill the memory
+            if self._distributions.setdefault(name, one) != one:  # of another family
+                self._distributions[name] = one
+            distributions[name] = self._distributions[name]
+        self._places[trial.trial] = params, distributions
         if self._books is not None and not trial.of:
             self._book(self._books, trial.trial)
         return True
