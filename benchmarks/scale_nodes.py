@@ -3,7 +3,7 @@
 Asked for by ``python -m benchmarks.scale --nodes 4``. The head takes no trials; trials sleep
 (:mod:`benchmarks.sleeping`), so that two cores carry the nodes. Idle is what is left of the slots' time when the
 seconds of all epochs are taken off, from the moment when as many trials had told an epoch as there are slots until the
-last new trial was handed out: start and tail are left out. The driver is a process of its own; its memory and its time
+last trial got its place: start and tail are left out. The driver is a process of its own; its memory and its time
 on a core are Linux's.
 """
 
@@ -85,7 +85,10 @@ def measured(*, trials: int, nodes: int, slots: int, space: str, sampler: str = 
 
 
 def idle(records: Sequence[dict[str, Any]], slots: int) -> dict[str, Any]:
-    """Share of the slots' time in which no epoch was trained, and how long that was looked at.
+    """Share of the slots' time in which no epoch was trained, how long that was looked at, and where it went.
+
+    ``gap s`` is what passes between two epochs of a trial beyond its training, ``change s`` what passes for each trial
+    that takes a slot, both as a mean.
 
     Args:
         records: of a journal of one session.
@@ -94,21 +97,35 @@ def idle(records: Sequence[dict[str, Any]], slots: int) -> dict[str, Any]:
     spans: list[tuple[float, float]] = []
     seconds: dict[str, float] = {}
     first: list[float] = []
-    for record in (one for one in records if one["kind"] == "result"):
-        trial = record["trial"]
+    newest: dict[str, float] = {}
+    gaps: list[float] = []
+    for record in records:
+        trial = str(record.get("trial"))
+        if record["kind"] in ("wait", "end"):
+            newest.pop(trial, None)
+        if record["kind"] != "result":
+            continue
+        if trial in newest:
+            gaps.append(record["clock"] - newest[trial] - (record["seconds"] - seconds[trial]))
+        newest[trial] = record["clock"]
         if trial not in seconds:
             first.append(record["clock"])
         spans.append((record["clock"] - (record["seconds"] - seconds.get(trial, 0.0)), record["clock"]))
         seconds[trial] = record["seconds"]
     begin = sorted(first)[min(slots, len(first)) - 1]
-    end = max(record["clock"] for record in records if record["kind"] == "suggestion")
+    end = max(record["clock"] for record in records if record["kind"] == "start")
     trained = sum(max(min(until, end) - max(since, begin), 0.0) for since, until in spans)
     wall = max(end - begin, 1e-9)
+    taken = sum(one["kind"] == "start" and begin <= one["clock"] <= end for one in records)
+    gap = sum(gaps) / max(len(gaps), 1)
+    changes = slots * wall - trained - gap * len(gaps) * wall / max(records[-1]["clock"], wall)
     return {
         "trials": len(seconds),
         "epochs": len(spans),
         "wall s": round(wall, 1),
         "idle": round(1 - trained / (slots * wall), 4),
+        "gap s": round(gap, 4),
+        "change s": round(changes / max(taken, 1), 4),
     }
 
 

@@ -56,18 +56,19 @@ def record(kind: str, clock: float, trial: str, seconds: float = 0.0) -> dict[st
 
 def test_idle_is_what_epochs_leave_of_the_slots_between_start_and_tail() -> None:
     records = [
-        record("suggestion", 0, "0001"),
-        record("suggestion", 0, "0002"),
+        record("start", 0, "0001"),
+        record("start", 0, "0002"),
         record("result", 9, "0001", 1),
         record("result", 10, "0002", 1),
         record("result", 12, "0001", 3),
         record("result", 12, "0002", 2),
-        record("suggestion", 12, "0003"),
+        record("start", 12, "0003"),
         record("result", 90, "0003", 1),
     ]
     told = idle(records, 2)
     assert (told["wall s"], told["trials"], told["epochs"]) == (2, 3, 5)
     assert told["idle"] == pytest.approx(1 - 3 / 4)
+    assert told["gap s"] == pytest.approx(1 / 2)
 
 
 def test_the_slope_of_the_memory_is_that_after_the_beginning() -> None:
