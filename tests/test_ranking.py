@@ -144,7 +144,12 @@ def test_the_best_is_that_of_a_search_over_all_pairs(trials, random):
     mixed.sort(key=lambda pair: pair[1])  # each trial's epochs stay in order, the trials run side by side
     records += [result(str(i), e + 1, *trials[i][0][e], trials[i][1]) for i, e in mixed]
     records += [end(str(i), status) for i, (_, _, status) in enumerate(trials) if status != "running"]
-    board = Leaderboard(records)
+    board = Leaderboard()
+    for record in records:
+        board.apply(record)
+        asked = board.trials[random.choice([*board.trials])]
+        assert board.leads(asked) == (board.best is asked)
+    assert board.tried == len(board.configurations)
 
     def chosen(epochs):
         best = epochs[0]

@@ -6,12 +6,10 @@ is written to the run, and the browser cannot change what it is shown.
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
-import signal
 import socket
 import tempfile
-import threading
-import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from socketserver import ThreadingMixIn
@@ -24,6 +22,7 @@ import yaml
 from tunelab import journal
 from tunelab.archive import JOURNAL
 from tunelab.errors import SpaceError, StateError, TunelabError, UsageError
+from tunelab.following import HOST, SECONDS, SECONDS_OF_A_BUCKET, cannot_listen, ended_by_signals, following
 from tunelab.journal import Record
 from tunelab.overview import journal_of
 from tunelab.space import Space, load_space
@@ -34,11 +33,8 @@ from tunelab.yamlfile import load_written
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
-HOST, PORT = "127.0.0.1", 8080
-SECONDS, SECONDS_OF_A_BUCKET = 5.0, 30.0
-"""Between two looks at a journal."""
+PORT = 8080
 _DIGEST = 64  # bytes at the end of a journal's line, more than its digest takes
-_SHARE = 0.05  # of the time that looks may take; a long journal is looked at less often
 
 
 class Followed:
@@ -122,22 +118,16 @@ def dashboard(store: Store, *, host: str = HOST, port: int = PORT, say: Callable
         raise UsageError(f"{what}; pip install 'tunelab[dashboard]'") from None
     followed = Followed(store)
     followed.look()
-    over = threading.Event()
     every = SECONDS if isinstance(store, FolderStore) else SECONDS_OF_A_BUCKET
-    with _listening(host, port, _read_only(wsgi(followed.storage))) as server:
-        follower = threading.Thread(target=_follow, args=(followed, every, over, say), name="follower", daemon=True)
-        if threading.current_thread() is threading.main_thread():
-            # also where a shell started this in the background, and had it ignore Ctrl-C
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-        try:
-            for line in _said(store.url, followed, server):
-                say(line)
-            follower.start()
+    with (
+        ended_by_signals(),
+        contextlib.suppress(KeyboardInterrupt),
+        _listening(host, port, _read_only(wsgi(followed.storage))) as server,
+    ):
+        for line in _said(store.url, followed, server):
+            say(line)
+        with following(followed.look, every, say):
             server.serve_forever()
-        except KeyboardInterrupt:
-            pass
-        finally:
-            over.set()
 
 
 class _Server(ThreadingMixIn, WSGIServer):
@@ -160,10 +150,7 @@ def _listening(host: str, port: int, app: WSGIApplication) -> WSGIServer:
         kind = _Server6 if ":" in host else _Server
         return make_server(host, port, app, server_class=kind, handler_class=_Handler)
     except (OSError, OverflowError, UnicodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else error
-        raise UsageError(
-            f"--host {host} --port {port}: {why}; give another --port, 0 for any that is free, or leave out --host"
-        ) from error
+        raise cannot_listen(host, port, error) from error
 
 
 def _said(run: str, followed: Followed, server: WSGIServer) -> list[str]:
@@ -191,19 +178,6 @@ def _read_only(app: WSGIApplication) -> WSGIApplication:
         return [b'{"reason": "tunelab dashboard only shows; nothing is changed"}']
 
     return answer
-
-
-def _follow(followed: Followed, every: float, over: threading.Event, say: Callable[[str], None]) -> None:
-    said, pause = "", every
-    while not over.wait(pause):
-        began, fault = time.monotonic(), ""
-        try:
-            followed.look()
-        except TunelabError as error:  # the next look may find it whole, or there, again
-            fault = str(error)
-        if fault and fault != said:
-            say(f"Warning: {fault}")
-        said, pause = fault, max(every, (time.monotonic() - began) / _SHARE)
 
 
 def _written_space(store: Store) -> object:

@@ -53,7 +53,7 @@ class Overview:
     @property
     def tried(self) -> int:
         """How many configurations there are; those of a run without steps of fidelity are its trials."""
-        return len(self.board.configurations)
+        return self.board.tried
 
     @property
     def _again(self) -> str:
@@ -143,9 +143,19 @@ def journal_of(store: Store) -> bytes:
         StateError: there is no run.
         StorageError: the place cannot be read.
     """
+    check_run(store)
+    return store.get(JOURNAL)
+
+
+def check_run(store: Store) -> None:
+    """Refuse a place where no run is.
+
+    Raises:
+        StateError: none is.
+        StorageError: the place cannot be read.
+    """
     if JOURNAL not in store.list(JOURNAL):
         raise StateError(f"{store.url}: holds no run (no {JOURNAL}); check the name with: tunelab list")
-    return store.get(JOURNAL)
 
 
 def _told(url: str, records: list[journal.Record], board: Leaderboard, owner: str) -> Overview:

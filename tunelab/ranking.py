@@ -31,6 +31,10 @@ class Leaderboard:
         self.trials: dict[str, Trial] = {}
         self.aims = Aims()
         """Those of the space, as it was begun with or changed to last."""
+        self.tried = 0
+        """How many configurations there are."""
+        self._led = ""
+        """The trial that :meth:`leads` said last led; most others are worse than that one."""
         for record in records:
             self.apply(record)
 
@@ -61,6 +65,7 @@ class Leaderboard:
             of, fidelity = record.get("of", ""), fidelity_in(record.get("fidelity", FULL))  # older journals lack them
             if of and self.trials[of].of:
                 raise ValueError(f"{of!r} is of another trial")
+            self.tried += not of and record["trial"] not in self.trials
             self.trials[record["trial"]] = Trial(**fields, seed=record.get("seed", 0), fidelity=fidelity, of=of)
         elif record["kind"] == "result":
             trial = self.trials[record["trial"]]
@@ -93,15 +98,18 @@ class Leaderboard:
         """The trials there are now, oldest first; safe while another thread adds one."""
         return list(self.trials.values())
 
-    def ranked(self) -> list[Trial]:
+    def ranked(self, trials: Iterable[Trial] | None = None) -> list[Trial]:
         """Trials with a chosen epoch, best first, failed ones left out.
 
         Those trained in full before those at a lower fidelity, higher ones first, whatever they came to: values of two
         fidelities cannot be compared. Then those that keep all constraints before those that do not; those judged on
         all folds before those judged on the first alone, as far as their F1 is defined; then by validation F1; equal
         ones by average precision on the tune split, then the smaller model, then the older.
+
+        Args:
+            trials: some of them, the oldest first; None: all.
         """
-        there = [t for t in self.snapshot() if t.chosen and t.status != "failed"]
+        there = self._rankable(self.snapshot() if trials is None else trials)
         return sorted(there, key=self._order)  # stable: equal ones stay in the journal's order
 
     def front(self, trials: Sequence[Trial] | None = None) -> list[Trial]:
@@ -121,9 +129,22 @@ class Leaderboard:
     @property
     def best(self) -> Trial | None:
         """The first of :meth:`ranked`, if its F1 is defined, it was trained in full and it keeps all constraints."""
-        first = next(iter(self.ranked()), None)
-        wins = first and not math.isnan(first.val_f1) and not first.fidelity and not self.aims.broken(first)
-        return first if wins else None
+        first = min(self._rankable(self.snapshot()), key=self._order, default=None)  # the older one of equal ones
+        return first if first is not None and self._may_win(first) else None
+
+    def leads(self, trial: Trial) -> bool:
+        """Whether a trial is :attr:`best`, without a look at all others where one that led is better."""
+        if not (self._rankable([trial]) and self._may_win(trial)):
+            return False
+        before = self.trials.get(self._led)
+        if before is not None and before is not trial and self._rankable([before]):
+            mine, theirs = self._order(trial), self._order(before)
+            if theirs < mine:
+                return False
+        if self.best is not trial:
+            return False
+        self._led = trial.trial
+        return True
 
     @property
     def configurations(self) -> list[Trial]:
@@ -134,6 +155,12 @@ class Leaderboard:
     def ended(self) -> int:
         """How many trials are over, or wait; those that go on at a higher fidelity are not counted once more."""
         return sum(t.status != "running" for t in self.configurations)
+
+    def _rankable(self, trials: Iterable[Trial]) -> list[Trial]:
+        return [trial for trial in trials if trial.epochs and trial.status != "failed"]
+
+    def _may_win(self, trial: Trial) -> bool:
+        return not (math.isnan(trial.val_f1) or trial.fidelity or self.aims.broken(trial))
 
     def _order(self, trial: Trial) -> tuple[float, bool, bool, bool, float, float, int]:
         f1, dense = trial.val_f1, trial.measured("tune_average_precision")

@@ -1,4 +1,4 @@
-"""The commands about runs that there are: resume, status, list, dashboard, sync, report."""
+"""The commands about runs that there are: resume, status, list, dashboard, tensorboard, sync, report."""
 
 from __future__ import annotations
 
@@ -68,6 +68,20 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     add_s3(shown)
     shown.set_defaults(run=_dashboard)
+
+    curves = command(
+        commands,
+        "tensorboard",
+        "show a run in TensorBoard, while it goes on too",
+        "tunelab tensorboard s3://bucket/runs/quick --port 0",
+    )
+    curves.add_argument("folder", metavar="RUN", help="a run's folder, or its s3:// URL")
+    curves.add_argument(
+        "--port", type=int, default=6006, metavar="N", help="to listen at; 0: any that is free (default: 6006)"
+    )
+    curves.add_argument("--host", default="127.0.0.1", help="to listen at, of the loopback (default: 127.0.0.1)")
+    add_s3(curves)
+    curves.set_defaults(run=_tensorboard)
 
     sync = command(
         commands, "sync", "send a run to its bucket, when that was away at its end", "tunelab sync runs/quick"
@@ -192,14 +206,24 @@ def _list(args: argparse.Namespace) -> int:
 
 def _dashboard(args: argparse.Namespace) -> int:
     from tunelab.dashboard import dashboard
-    from tunelab.report.words import clean
     from tunelab.storage import open_store
 
-    def say(line: str) -> None:
-        print(clean(line, 1000), flush=True)
-
-    dashboard(open_store(args.folder, s3_options(args)), host=args.host, port=args.port, say=say)
+    dashboard(open_store(args.folder, s3_options(args)), host=args.host, port=args.port, say=_say)
     return 0
+
+
+def _tensorboard(args: argparse.Namespace) -> int:
+    from tunelab.storage import open_store
+    from tunelab.tensorboard import tensorboard
+
+    tensorboard(open_store(args.folder, s3_options(args)), host=args.host, port=args.port, say=_say)
+    return 0
+
+
+def _say(line: str) -> None:
+    from tunelab.report.words import clean
+
+    print(clean(line, 1000), flush=True)
 
 
 def _sync(args: argparse.Namespace) -> int:

@@ -213,8 +213,17 @@ class S3Store:
 
     def list(self, prefix: str = "") -> list[str]:
         """See :meth:`Store.list`. Objects whose names could not have been put here are left out."""
+        return list(self.marks(prefix))
+
+    def marks(self, prefix: str = "") -> dict[str, tuple[int, str]]:
+        """The keys of :meth:`list`, each with size and ETag: another one after every change.
+
+        Raises:
+            StorageError: as :meth:`list`.
+        """
         check_prefix(prefix, self.url)
-        return sorted(key for key, _ in self._place.objects(prefix) if fault_of_key(key) is None)
+        found = sorted((key, (one["Size"], one["ETag"])) for key, one in self._place.objects(prefix))
+        return {key: mark for key, mark in found if fault_of_key(key) is None}
 
     def delete(self, key: str) -> None:
         """See :meth:`Store.delete`."""

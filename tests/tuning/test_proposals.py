@@ -145,6 +145,29 @@ def test_those_on_the_floor_come_last_and_the_higher_value_first() -> None:
     assert {t.state.name for t in there} == {"PRUNED"}
 
 
+def test_what_is_kept_of_a_history_says_what_one_made_anew_says() -> None:
+    rng = np.random.default_rng(0)
+    known = [trial(n, "running", n / 100, params=FIT(QUICK.sample(rng))) for n in range(1, 9)]
+    asked = Proposals(QUICK, 0, values, on_no_floor, history=3)
+    for one in known:
+        asked.enter(one)
+    for turn, status in enumerate(["running", "waiting", "running", "stopped", "finished", "failed"]):
+        changed = known[turn]
+        known[turn] = dataclasses.replace(
+            changed, status=status, epochs=[dataclasses.replace(changed.epochs[0], epoch=turn + 2), *changed.epochs]
+        )
+        anew = Proposals(QUICK, 0, values, on_no_floor, history=3)
+        for one in known:
+            anew.enter(one)
+        told = [
+            [(t.state, t.params, t.distributions, t.values, t.intermediate_values) for t in one.history(known).trials]
+            for one in (asked, anew)
+        ]
+        assert told[0] == told[1]
+        proposals = [one.propose("0009", known, FIT, lambda params: False) for one in (asked, anew)]
+        assert proposals[0] == proposals[1]
+
+
 def test_on_the_floor_those_of_full_fidelity_come_first() -> None:
     reached = reached_by(Fidelity(data=(0.2, 0.5)), lambda one: one.trial != "0004")
     trials = [trial(number, "finished", 0.1) for number in (1, 2, 3, 4)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -124,3 +125,16 @@ def test_weights_of_the_front_stay_beside_those_of_the_best(bench: Bench) -> Non
     assert retention.spare("weights/0006-e0002.npz"), "not even the best F1 keeps one that breaks a constraint"
     bench.recorder.end("0004", "finished")
     assert bench.files() == {f"weights/{t}-e0002.npz" for t in ("0002", "0004")}
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_what_is_kept_is_what_a_look_at_all_trials_says(bench: Bench, several: bool) -> None:
+    if several:
+        bench.recorder.board.aims = Aims.of({"objectives": ["f1", "-parameters"]})
+    retention = listen(bench, keep=3)
+    drawn = random.Random(0)
+    for number in range(1, 40):
+        status = drawn.choice(["finished", "stopped", "failed", "interrupted", "running"])
+        bench.trial(f"{number:04d}", drawn.choice([0.1, 0.2, 0.3]), status, parameters=drawn.randint(1, 9))
+        if retention._kept is not None:
+            assert retention._kept == retention._best()

@@ -107,6 +107,19 @@ def test_the_sampler_is_told_the_best_value_and_failures_as_such(
     assert recorder.board.trials["0004"].status == "failed"
 
 
+def test_a_trial_that_ended_as_too_many_wait_ends_once(
+    tmp_path: Path, recorder_in: Open, told: Callable[..., dict[str, Any]]
+) -> None:
+    search, recorder = searcher(load_space(shipped("quick.yaml")), tmp_path, recorder_in)
+    trial = suggested(search, "k0")["trial"]
+    recorder.result(trial, told(1, tune_average_precision=0.1))
+    recorder.wait(trial, 1)
+    recorder.end(trial, "stopped", "not among the best at epoch 1")  # the scheduler's doing, before Ray hears of it
+    search.on_trial_complete("k0")
+    assert [r["status"] for r in recorder.records if r["kind"] == "end"] == ["stopped"]
+    assert recorder.board.trials[trial].status == "stopped"
+
+
 def test_a_trial_that_waits_has_no_end_and_goes_on_before_new_ones(
     tmp_path: Path, recorder_in: Open, told: Any
 ) -> None:

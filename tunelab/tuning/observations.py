@@ -8,6 +8,7 @@ epoch, and Optuna puts those first that came furthest. One that goes on is told 
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections.abc import Callable, Iterable, Sequence
 
@@ -106,4 +107,4 @@ def _best(over: Sequence[Trial], values: Values, reached: Reached) -> list[str]:
         far = reached(trial)
         return far is not None, -(far or 0), -told[trial.trial][0]
 
-    return [trial.trial for trial in sorted(there, key=order)[:BEST]]
+    return [trial.trial for trial in heapq.nsmallest(BEST, there, key=order)]

@@ -33,7 +33,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import optuna
@@ -61,6 +61,8 @@ _HOPELESS = 1e6
 """What a constraint of an unknown value counts as."""
 _BOOKKEEPERS = ("cmaes", "nsga2", "qmc")
 
+T = TypeVar("T")
+
 Place = tuple[dict[str, Any], dict[str, BaseDistribution]]
 
 
@@ -85,11 +87,15 @@ class Proposals:
         self._space = space
         self._seed = seed
         self._most = history
-        self._values = values
-        self._reached = reached_by(space.fidelity, floored)
+        self._values = _once(values)
+        self._reached = _once(reached_by(space.fidelity, floored))
         self._directions = [StudyDirection.MAXIMIZE] * len(space.aims.objectives)
         self._places: dict[str, Place] = {}
+        self._distributions: dict[str, BaseDistribution] = {}
+        """The newest one of each dimension."""
         check_sampler(space)
+        self._known: dict[str, _Known] = {}
+        """Trials of the newest history, as Optuna was told of them."""
         self._books: optuna.Study | None = None
         self._asked: dict[str, int] = {}
         """Trial -> its number in the books, until it is told."""
@@ -108,9 +114,14 @@ class Proposals:
             trial: as the board has it; its params never change.
         """
         try:
-            self._places[trial.trial] = place(self._space, locate(self._space, trial.params))
+            params, distributions = place(self._space, locate(self._space, trial.params))
         except (Outside, ModelError):
             return False
+        for name, one in distributions.items():  # the same ones for all trials: made anew they would fill the memory
+            if self._distributions.setdefault(name, one) != one:  # of another family
+                self._distributions[name] = one
+            distributions[name] = self._distributions[name]
+        self._places[trial.trial] = params, distributions
         if self._books is not None and not trial.of:
             self._book(self._books, trial.trial)
         return True
@@ -189,15 +200,17 @@ class Proposals:
         if self._space.sampler == "random":
             return study
         there = observed([trial for trial in known if self._knows(trial)], self._values)
-        study.add_trials([self._frozen(trial) for trial in bounded(there, self._values, self._most, self._reached)])
+        kept = bounded(there, self._values, self._most, self._reached)
+        self._known = {trial.trial: self._frozen(trial) for trial in kept}
+        study.add_trials(self._known.values())
         return study
 
     def _knows(self, trial: Trial) -> bool:
         """Whether its params lie in the space, and its fidelity is one of it."""
         return trial.trial in self._places and self._space.fidelity.number(trial.fidelity) is not None
 
-    def _frozen(self, trial: Trial) -> FrozenTrial:
-        """A trial as Optuna is told of it."""
+    def _frozen(self, trial: Trial) -> _Known:
+        """A trial as Optuna is told of it; as before, if that still holds."""
         params, distributions = self._places[trial.trial]
         values = self._values(trial)
         state = TrialState.COMPLETE
@@ -214,9 +227,13 @@ class Proposals:
             state = TrialState.PRUNED
             more = {"intermediate_values": {reached: values[0]}}
         broken = self._broken(trial) if more else {}
-        return optuna.trial.create_trial(
+        before, told = self._known.get(trial.trial), (state, more, broken)
+        if before is not None and before.told == told:
+            return before
+        made = optuna.trial.create_trial(
             state=state, params=params, distributions=distributions, constraints=broken, **more
         )
+        return _Known.of(made, told)
 
     def _broken(self, trial: Trial) -> dict[str, float]:
         """By how much a trial breaks each constraint, on tune; finite, as Optuna adds them up."""
@@ -245,6 +262,38 @@ class Proposals:
                 scramble=True, seed=self._seed, independent_sampler=evenly, warn_independent_sampling=False
             )
         return evenly
+
+
+class _Known(FrozenTrial):
+    """A trial of a history. Its copies share what nobody changes: most of a proposal's time went into copying."""
+
+    told: object
+    """What it was made from, besides its params."""
+
+    @classmethod
+    def of(cls, trial: FrozenTrial, told: object) -> _Known:
+        """Such a one, like another one."""
+        made = cls.__new__(cls)
+        made.__dict__.update(trial.__dict__)
+        made.told = told
+        return made
+
+    def __deepcopy__(self, memo: object) -> _Known:
+        return self.of(self, self.told)
+
+
+def _once(ask: Callable[[Trial], T]) -> Callable[[Trial], T]:
+    """Asks once of each trial that is over: it stays what it is."""
+    answers: dict[str, T] = {}
+
+    def asked(trial: Trial) -> T:
+        if not trial.over:
+            return ask(trial)
+        if trial.trial not in answers:
+            answers[trial.trial] = ask(trial)
+        return answers[trial.trial]
+
+    return asked
 
 
 def check_sampler(space: Space) -> None:

@@ -69,11 +69,9 @@ class Reporter:
         """A listener of the recorder."""
         if self._console.is_terminal:
             return
-        best = self._board.best
         if kind == "end":
             self._say(f"{trial.status}: {self._line(trial)}{f' ({trial.cause})' if trial.cause else ''}")
-        elif kind in ("result", "pooled") and best is trial and self._best != (trial.trial, trial.pooled is None):
-            self._best = (trial.trial, trial.pooled is None)
+        elif kind in ("result", "pooled") and self._newly_leads(trial):
             self._say(f"leads: {self._line(trial)}")
         elif kind == "wait":
             self._say(f"waits: {self._line(trial)}")
@@ -83,6 +81,13 @@ class Reporter:
             self._say(f"goes on in another process: {self._line(trial)} ({trial.loss})")
         elif time.monotonic() - self._spoke > QUIET_SECONDS:
             self._say("goes on")
+
+    def _newly_leads(self, trial: Trial) -> bool:
+        now = (trial.trial, trial.pooled is None)
+        if now == self._best or not self._board.leads(trial):
+            return False
+        self._best = now
+        return True
 
     def _say(self, what: str) -> None:
         self._spoke = time.monotonic()
@@ -104,7 +109,7 @@ class Reporter:
     def _progress(self) -> str:
         goal, seconds = self._goal, time.monotonic() - self._goal.begun
         trials = f"{self._board.ended}{f'/{goal.trials}' if goal.trials else ''} trials"
-        if again := sum(bool(trial.of) for trial in self._board.snapshot()):
+        if again := len(self._board.trials) - self._board.tried:
             trials += f" and {again} again at a higher fidelity"
         used = "" if goal.gpu_hours is None else f", {goal.spent():.2f} of {goal.gpu_hours:g} GPU-hours"
         return f"{trials}, {clock(seconds)}{f' of {clock(goal.seconds)}' if goal.seconds else ''}{used}"

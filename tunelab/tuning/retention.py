@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from tunelab.ranking import Leaderboard, Trial
@@ -32,7 +33,8 @@ class Retention:
         self._store = FolderStore(folder)
         self._board = board
         self._keep = keep
-        self._kept: set[str] = set()
+        self._kept: set[str] | None = None
+        """Trials whose weights are kept; None before all were looked at."""
 
     def told(self, kind: str, trial: Trial) -> None:
         """A listener of the recorder.
@@ -42,8 +44,12 @@ class Retention:
         """
         if kind != "end" or not trial.over:
             return
-        best = self._best()
-        for name in (self._kept - best) | {trial.trial}:
+        if self._kept is None:
+            best = before = self._best()
+        else:  # a trial that is over stays what it is: one that others beat once is beaten for ever
+            before = self._kept
+            best = self._best(before | {trial.trial})
+        for name in (before - best) | {trial.trial}:
             self._drop(self._board.trials[name], kept=name in best)
         self._kept = best
 
@@ -59,10 +65,10 @@ class Retention:
         Raises:
             StorageError: a file cannot be removed.
         """
-        self._kept = self._best()
+        kept = self._kept = self._best()
         for trial in self._board.snapshot():
             if trial.over:
-                self._drop(trial, kept=trial.trial in self._kept)
+                self._drop(trial, kept=trial.trial in kept)
         found = self._store.list(CHECKPOINTS)
         known = dict.fromkeys(sorted({key.split("/")[1] for key in found}), 0)
         known |= {t.trial: len(t.epochs) + sum(map(len, t.folds.values())) for t in self._board.snapshot()}
@@ -88,8 +94,10 @@ class Retention:
     def _files(trial: Trial, *, kept: bool) -> list[str]:
         return [stored.file for stored in trial.stored()] if kept else []
 
-    def _best(self) -> set[str]:
-        over = [trial for trial in self._board.ranked() if trial.over]
+    def _best(self, among: Iterable[str] | None = None) -> set[str]:
+        board = self._board
+        there = board.snapshot() if among is None else [board.trials[name] for name in sorted(among, key=int)]
+        over = board.ranked(trial for trial in there if trial.over)
         front = self._board.front(over) if self._board.aims.several else []
         return {trial.trial for trial in (*over[: self._keep], *front)}
 

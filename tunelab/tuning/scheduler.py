@@ -20,6 +20,7 @@ from the journal, by the same code that fills them while the search goes on.
 
 from __future__ import annotations
 
+import sys
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -138,7 +139,9 @@ class RecordingScheduler(FIFOScheduler):  # type: ignore[misc]
         epoch, fold = int(result["epoch"]), int(result["fold"])
         news = False
         if epoch:
-            metrics = {k.removeprefix("metrics/"): v for k, v in result.items() if k.startswith("metrics/")}
+            # the same few names each time: one text of each, however many results there are
+            told = {k: v for k, v in result.items() if k.startswith("metrics/")}
+            metrics = {sys.intern(k.removeprefix("metrics/")): v for k, v in told.items()}
             news = self._recorder.result(ours, {**result, "metrics": metrics})
         for pooled in result["pooled"]:
             self._recorder.pooled(ours, Pooled.of_record(pooled))

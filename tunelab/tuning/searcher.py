@@ -134,9 +134,9 @@ class SpaceSearcher(Searcher):  # type: ignore[misc]
         return finished
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Record the end of a trial that does not wait."""
+        """Record the end of a trial that does not wait, unless too many waited, so that it ended at once."""
         trial = self._ours.pop(trial_id)
-        if self._recorder.board.trials[trial].status != "waiting":
+        if self._recorder.board.trials[trial].unfinished:
             self._recorder.end(trial, "failed" if error else "interrupted")
         self.ended(trial)
 
@@ -173,7 +173,7 @@ class SpaceSearcher(Searcher):  # type: ignore[misc]
 
     def _more(self) -> bool:
         """Whether new configurations may come."""
-        if self._exhausted or (self._trials is not None and len(self._recorder.board.configurations) >= self._trials):
+        if self._exhausted or (self._trials is not None and self._recorder.board.tried >= self._trials):
             return False
         return bool(self._starts) or self._proposals is not None
 
@@ -200,7 +200,7 @@ class SpaceSearcher(Searcher):  # type: ignore[misc]
         return self._recorder.board.trials[trial]
 
     def _propose(self, proposals: Proposals, trial: str) -> dict[str, Any] | None:
-        known = [one for one in self._recorder.board.snapshot() if one.trial != trial]
+        known = (one for one in self._recorder.board.snapshot() if one.trial != trial)
         try:
             return proposals.propose(trial, known, self._fit, lambda params: key_of(params) in self._tried)
         except SpaceError as error:

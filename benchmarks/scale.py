@@ -1,0 +1,342 @@
+"""What a search costs its driver after many trials, and the point where the driver becomes the limit.
+
+    python -m benchmarks.scale --trials 1000 3000 10000 --workers 100
+    python -m benchmarks.scale --trials 1000 3000 10000 30000 100000 --workers 1000 --minutes 20
+    python -m benchmarks.scale --nodes 4 --trials 60
+
+Without ``--nodes``: tunelab's own scheduler and searcher with a real journal on disk, without Ray, in simulated time.
+Trials of a shipped space have made-up curves, most of which never leave the floor. Proposals are drawn evenly, so that
+what is seen is the driver's own share; at each number of trials ``tpe`` is asked for a few besides, with what is known
+by then. Times are those of a core, ``disk ms`` what a record waits for the disk. ``--listeners`` adds what else the
+driver does with each record: table, files that are kept, TensorBoard's and Optuna's logs. Its memory is that of the
+process (RSS), its slope that of the trials between two lines. Lines go to ``--file``, the journal to a folder beside
+it, from which a killed benchmark goes on as a search does.
+
+With ``--nodes``: a whole search on Ray nodes of this machine; see :mod:`benchmarks.scale_nodes`.
+
+Measured on 2 cores that other loads shared, with a disk that takes 3 ms for a record, ``families.yaml``, 100 workers:
+
+======= ============ ============= ======== ========= ===================
+trials  drawn evenly an epoch told ``tpe``  RSS       MB per 1,000 trials
+======= ============ ============= ======== ========= ===================
+1,000   3.7 ms       0.6 ms        129 ms   234 MB    22.4
+3,000   3.7 ms       0.6 ms        198 ms   284 MB    23.0
+10,000  3.4 ms       0.5 ms        233 ms   452 MB    23.7
+======= ============ ============= ======== ========= ===================
+
+The journal grew by 4.3 MB per 1,000 trials. After 10,000 trials of 2.2 epochs each, with epochs of one second, even
+draws carry 95 workers and ``tpe`` 8; with epochs of a minute 5,700 and 530. What a trial costs the driver does not grow
+with the trials there are but for ``tpe``, whose scan over all of them takes 5 us for each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import copy
+import heapq
+import math
+import os
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from io import StringIO
+from pathlib import Path
+from statistics import mean
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from ray.tune.schedulers import TrialScheduler
+from rich.console import Console
+
+from benchmarks.lines import accumulate
+from benchmarks.sleeping import SECONDS, curve
+from tunelab.journal import Journal
+from tunelab.models import chains, open_space
+from tunelab.ranking import Trial
+from tunelab.sections import EarlyStopping, Epochs
+from tunelab.space import Space, shipped
+from tunelab.trial import nothing
+from tunelab.tuning.hparams import TensorBoardLogs
+from tunelab.tuning.optuna_log import OptunaLog
+from tunelab.tuning.proposals import Proposals
+from tunelab.tuning.record import Recorder
+from tunelab.tuning.reporter import Goal, Reporter
+from tunelab.tuning.retention import Retention
+from tunelab.tuning.scheduler import RecordingScheduler
+from tunelab.tuning.searcher import SpaceSearcher, fitting
+
+EPOCHS = 9
+ASKED = 5
+"""Proposals of ``tpe`` at each number of trials."""
+WINDOW = 1000
+"""Newest calls that a time is the mean of."""
+FLEETS = (10, 100, 1000)
+
+
+def space_of(name: str) -> Space:
+    """A shipped space, with trials so short that there can be many."""
+    space = open_space(shipped(name))
+    return replace(
+        space, epochs=Epochs(max=EPOCHS), early_stopping=EarlyStopping(grace=1), sampler="random", start_from=()
+    )
+
+
+class Simulated:
+    """A search in simulated time, from wherever its journal stands.
+
+    Args:
+        folder: of the journal.
+        space: what is searched.
+        workers: trials at a time.
+        trials: how many there may be.
+        listeners: whether the driver does all that it does in a search.
+    """
+
+    def __init__(self, folder: Path, space: Space, *, workers: int, trials: int, listeners: bool) -> None:
+        began = time.perf_counter()
+        self._space = space
+        self.journal = Journal.open(folder / "journal.jsonl")
+        self.recorder = Recorder(self.journal)
+        self._scheduler = RecordingScheduler(space.early_stopping, EPOCHS, self.recorder)
+        fit = fitting(space, dict.fromkeys(chains(space), 1700))
+        self._searcher = SpaceSearcher(space, [], self.recorder, self._scheduler, fit=fit, seed=0, trials=trials)
+        self.recorder.replay([self._scheduler.replayed, self._searcher.replayed])
+        self._scheduler.settle()
+        self._searcher.go_on()
+        self.replayed = time.perf_counter() - began
+        """Seconds until it could go on."""
+        self.took: dict[str, list[float]] = defaultdict(list)
+        """Seconds of a core of each call, by what it was: other loads do not count, nor does the wait for the disk."""
+        self.counts: Counter[str] = Counter()
+        self._workers = workers
+        self._ends: list[tuple[float, int, SimpleNamespace]] = []
+        self._number = 0
+        self._now = 0.0
+        self._fit = fit
+        self._logs = TensorBoardLogs(folder / "tensorboard", space.columns())
+        if listeners:
+            self._listen(folder)
+
+    def run(self, trials: int) -> None:
+        """Go on until there are so many trials."""
+        while len(self.recorder.board.trials) < trials:
+            while len(self._ends) < self._workers and self._begin():
+                pass
+            if not self._ends:
+                return
+            self._now, _, ray = heapq.heappop(self._ends)
+            self._epoch(ray)
+
+    def close(self) -> None:
+        """Give the journal back."""
+        self._logs.close()
+        self.journal.close()
+
+    def asked_of_tpe(self) -> list[float]:
+        """Seconds of proposals of ``tpe``, of what is known by now."""
+        proposals: Proposals = copy.copy(self._searcher._proposals)
+        proposals._space = replace(self._space, sampler="tpe")
+        known, took = self.recorder.board.snapshot(), []
+        proposals.propose(f"{len(known) + 1}", known, self._fit, lambda params: False)  # what is kept of a history
+        for number in range(ASKED):
+            began = time.thread_time()
+            proposals.propose(f"{len(known) + 1 + number}", known, self._fit, lambda params: False)
+            took.append(time.thread_time() - began)
+        return took
+
+    def _begin(self) -> bool:
+        before = len(self.recorder.board.trials)
+        self._number += 1
+        with self._timed("proposal") as kind:
+            config = self._searcher.suggest(f"ray-{self._number}")
+            if len(self.recorder.board.trials) == before:
+                kind[0] = "taken up"
+        if not isinstance(config, dict):
+            return False
+        ray = SimpleNamespace(trial_id=f"ray-{self._number}", config=config)
+        with self._timed("start"):
+            self._scheduler.on_trial_add(None, ray)
+            self.recorder.started(config["trial"], 0.0)
+        self._train(ray)
+        return True
+
+    def _epoch(self, ray: SimpleNamespace) -> None:
+        trial = ray.config["trial"]
+        epoch = len(self.recorder.board.trials[trial].epochs) + 1
+        metrics = {f"metrics/{name}": value for name, value in curve(int(trial), epoch).items()}
+        told = {**nothing(), "epoch": epoch, "seconds": float(epoch), "parameters": 12345, "lost": "", **metrics}
+        told["ended"] = "epochs" if epoch == EPOCHS else ""
+        with self._timed("result"):
+            said = self._scheduler.on_trial_result(None, ray, told)
+        if said == TrialScheduler.CONTINUE:
+            self._train(ray)
+        else:
+            with self._timed("end"):
+                self._searcher.on_trial_complete(ray.trial_id)
+
+    def _train(self, ray: SimpleNamespace) -> None:
+        """One second, more or less, so that not all epochs end at once."""
+        self.counts["epochs"] += 1
+        seconds = float(np.random.default_rng([int(ray.config["trial"]), self.counts["epochs"]]).uniform(*SECONDS))
+        heapq.heappush(self._ends, (self._now + seconds, self.counts["epochs"], ray))
+
+    @contextlib.contextmanager
+    def _timed(self, kind: str) -> Iterator[list[str]]:
+        name = [kind]
+        began = time.thread_time()
+        yield name
+        self.took[name[0]].append(time.thread_time() - began)
+        self.counts[name[0]] += 1
+
+    def _listen(self, folder: Path) -> None:
+        board, columns = self.recorder.board, self._space.columns()
+        retention = Retention(folder, board, 10)
+        retention.clean()
+        study = OptunaLog(folder / "optuna.log", "scale", self._space, self.recorder, print)
+        study.begin()
+        goal = Goal(trials=None, seconds=None, begun=time.monotonic(), always_positive_f1=0.3, columns=columns)
+        reporter = Reporter(board, goal, Console(file=StringIO()))
+        logs = self._logs
+
+        def curves(kind: str, trial: Trial) -> None:
+            {"suggestion": logs.start, "resumed": logs.start, "result": logs.epoch, "end": logs.end}.get(
+                kind, lambda trial: None
+            )(trial)
+
+        for name, told in (
+            ("curves", curves),
+            ("retention", retention.told),
+            ("optuna.log", study.told),
+            ("reporter", reporter.told),
+        ):
+            self.recorder.listeners.append(self._told(name, told))
+
+    def _told(self, name: str, told: Callable[[str, Trial], None]) -> Callable[[str, Trial], None]:
+        def listen(kind: str, trial: Trial) -> None:
+            began = time.thread_time()
+            told(kind, trial)
+            self.took[name].append(time.thread_time() - began)
+
+        return listen
+
+
+def measured(simulated: Simulated, trials: int) -> dict[str, Any]:
+    """What stands in a line beside its number of trials."""
+    before, epochs = memory(), simulated.counts["result"]
+    known, disk = len(simulated.recorder.board.trials), simulated.journal.seconds
+    records = len(simulated.journal.records)
+    simulated.run(trials)
+    gained = max(len(simulated.recorder.board.trials) - known, 1)
+    rss = memory()
+    line = {f"{kind} ms": round(1000 * mean(took[-WINDOW:]), 4) for kind, took in simulated.took.items()}
+    written = max(len(simulated.journal.records) - records, 1)
+    return {
+        **line,
+        "tpe ms": round(1000 * mean(simulated.asked_of_tpe()), 2),
+        "disk ms": round(1000 * (simulated.journal.seconds - disk) / written, 4),
+        "rss MB": round(rss / 1e6, 1),
+        "MB per 1000 trials": round((rss - before) / 1e6 / gained * 1000, 2),
+        "epochs per trial": round((simulated.counts["result"] - epochs) / gained, 3),
+        "records per trial": round(written / gained, 3),
+        "journal MB": round(simulated.journal._size / 1e6, 1),
+        "replay s": round(simulated.replayed, 2),
+    }
+
+
+def memory() -> int:
+    """Bytes of this process that are in memory."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def busy(line: Mapping[str, Any], workers: int, epoch_seconds: float = 1.0, *, tpe: bool = False) -> float:
+    """Share of its time that the driver is busy with a fleet whose epochs take so long; 1: it is the limit.
+
+    Args:
+        line: of :func:`measured`.
+        workers: trials at a time.
+        epoch_seconds: of each.
+        tpe: whether proposals are those of ``tpe``.
+    """
+    epochs = line["epochs per trial"]
+    proposal = line["tpe ms"] if tpe else line["proposal ms"]
+    disk = line["disk ms"] * line["records per trial"]
+    taken_up = max(line["records per trial"] - epochs - 4, 0.0) / 3  # a wait, a resumption and a start each
+    trial = (
+        proposal
+        + (1 + taken_up) * (line["start ms"] + line.get("end ms", 0.0))
+        + taken_up * line.get("taken up ms", 0.0)
+        + epochs * line["result ms"]
+        + disk
+    )
+    return workers / (epochs * epoch_seconds) * trial / 1000
+
+
+def table(lines: Sequence[Mapping[str, Any]]) -> str:
+    """For people."""
+    names = [name for name in lines[-1] if name not in ("what", "workers", "space", "listeners")]
+    rows = [names, *([str(line.get(name, "")) for name in names] for line in lines)]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(names))]
+    return "\n".join("  ".join(word.rjust(width) for word, width in zip(row, widths, strict=True)) for row in rows)
+
+
+def verdict(line: Mapping[str, Any]) -> list[str]:
+    """Where the driver becomes the limit."""
+    said = []
+    for sampler in ("random", "tpe"):
+        tpe = sampler == "tpe"
+        shares = [f"{workers:,}: {100 * busy(line, workers, tpe=tpe):.1f} %" for workers in FLEETS]
+        most = int(1 / busy(line, 1, tpe=tpe))
+        said.append(
+            f"after {line['trials']:,} trials, epochs of one second, {sampler}: the driver of so many workers is busy "
+            f"{', '.join(shares)} of the time; the limit is {most:,} workers"
+        )
+    return said
+
+
+def main() -> None:
+    """Print a line for each number of trials, and the driver's limit."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--trials", type=int, nargs="+", default=[1000, 3000, 10_000, 30_000, 100_000])
+    parser.add_argument("--workers", type=int, default=1000, help="in simulated time (default: %(default)s)")
+    parser.add_argument("--space", default="families.yaml", help="that comes with tunelab (default: %(default)s)")
+    parser.add_argument("--listeners", action="store_true", help="all that the driver does with each record")
+    parser.add_argument("--file", type=Path, default=Path("scale.jsonl"), help="(default: %(default)s)")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="begin no line after so many")
+    parser.add_argument("--nodes", type=int, help="a whole search on so many Ray nodes of this machine")
+    parser.add_argument("--slots", type=int, default=2, help="of a node (default: %(default)s)")
+    args = parser.parse_args()
+    if args.nodes:
+        from benchmarks import scale_nodes
+
+        for trials in args.trials:
+            scale_nodes.main(trials=trials, nodes=args.nodes, slots=args.slots, space=args.space, file=args.file)
+        return
+    keys = {"what": "driver", "space": args.space, "workers": args.workers, "listeners": args.listeners}
+    folder = args.file.with_suffix(".run") / f"{args.workers}-{'all' if args.listeners else 'alone'}"
+    made: list[Simulated] = []
+
+    def do(wanted: Mapping[str, Any]) -> dict[str, Any]:
+        if not made:
+            space = space_of(args.space)
+            options = {"workers": args.workers, "trials": max(args.trials), "listeners": args.listeners}
+            made.append(Simulated(folder, space, **options))
+        return measured(made[0], wanted["trials"])
+
+    lines = []
+    try:
+        for line in accumulate(args.file, [{**keys, "trials": n} for n in sorted(args.trials)], do, args.minutes):
+            lines.append(line)
+            print(table([line]), flush=True)
+    finally:
+        for one in made:
+            one.close()
+    if lines:
+        print(table(lines))
+        print("\n".join(verdict(lines[-1])))
+
+
+if __name__ == "__main__":
+    main()
