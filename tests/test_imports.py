@@ -81,6 +81,7 @@ FLOORS = {  # module or room -> floor; a room is a folder, all of whose modules 
     "difference": 5,
     "resume": 5,
     "run_commands": 5,
+    "job_commands": 5,
     "dashboard": 5,
     "search": 5,
     "command": 5,

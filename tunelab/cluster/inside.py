@@ -37,7 +37,10 @@ def asked() -> dict[str, Any]:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return {"versions": versions, "needs": [need for need in metadata.requires("tunelab") or () if "extra ==" not in need]}
+    return {
+        "versions": versions,
+        "needs": [need for need in metadata.requires("tunelab") or () if "extra ==" not in need],
+    }
 
 
 def missing(needs: Sequence[str]) -> list[str]:
@@ -77,15 +80,10 @@ def main(argv: Sequence[str]) -> int:
     from tunelab.cli import main as command
 
     said = json.loads(os.environ.pop(ASKED, "{}"))
-    try:
-        if lacking := missing(said.get("needs", ())):
-            raise ClusterError(
-                f"the cluster lacks what tunelab needs: {'; '.join(lacking)}; install it on all nodes: ray up, or on the "
-                "head alone: pip install -c constraints.txt . in ~/tunelab"
-            )
-    except ClusterError as error:
-        print(f"tunelab: {error}", file=sys.stderr)
-        return error.exit_code
+    if lacking := missing(said.get("needs", ())):
+        what = f"the cluster lacks what tunelab needs: {'; '.join(lacking)}"
+        print(f"tunelab: {what}; install it on all its machines with: ray up cluster.yaml", file=sys.stderr)
+        return ClusterError.exit_code
     for line in differences(said.get("versions", {})):
         print(f"Note: {line}; the cluster's computes.", flush=True)
     taken = Path(SPACE).absolute()

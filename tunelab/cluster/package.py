@@ -56,7 +56,7 @@ def take_modules(folder: Path, space: Space) -> list[str]:
     Raises:
         UsageError: one is not found here.
     """
-    named = {name for name in (*space.families, *(str(start.params.get("family")) for start in space.start_from))}
+    named = [*space.families, *(start.family for start in space.start_from)]
     tops = sorted({name.partition(":")[0].partition(".")[0] for name in named if ":" in name} - {"tunelab"})
     for top in tops:
         try:

@@ -138,8 +138,8 @@ def check_data(data: str | None, file: ClusterFile) -> None:
     if data is None or data.startswith("s3:") or any(data == at or data.startswith(f"{at}/") for at in mounted):
         return
     raise UsageError(
-        f"--data: {data}: the cluster's machines cannot read this machine's disk; copy the scans to the bucket (aws s3 sync "
-        f"{data} s3://BUCKET/scans) and name that, or put them under file_mounts and name the folder there"
+        f"--data: {data}: the cluster's machines cannot read this machine's disk; copy the scans to the bucket (aws s3 "
+        f"sync {data} s3://BUCKET/scans) and name that, or put them under file_mounts and name the folder there"
     )
 
 
