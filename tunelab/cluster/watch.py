@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import signal
 import socket
 import subprocess
 import sys
@@ -20,6 +22,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from pathlib import Path
 
 from tunelab.cluster.jobs import OVER, token_of
 
@@ -27,6 +30,7 @@ DASHBOARD = "http://127.0.0.1:8265"
 GCS_PORT = 6379
 SHUTDOWN = ("sudo", "shutdown", "-h", "now")
 POLL_SECONDS = 20.0
+PID_FILE = Path("~/.tunelab_watch")
 
 
 def jobs_run(address: str = DASHBOARD) -> bool:
@@ -48,6 +52,21 @@ def head_answers(host: str, port: int = GCS_PORT) -> bool:
     except OSError:
         return False
     return True
+
+
+def take_over(file: Path) -> None:
+    """End the watch that an earlier `ray up` started on this machine, and stand in its place.
+
+    Args:
+        file: where the one that watches writes its process id.
+    """
+    try:
+        earlier = int(file.read_text())
+        if b"tunelab.cluster.watch" in Path(f"/proc/{earlier}/cmdline").read_bytes() and earlier != os.getpid():
+            os.kill(earlier, signal.SIGTERM)
+    except (OSError, ValueError):
+        pass  # there is none, or it is over
+    file.write_text(str(os.getpid()))
 
 
 def watch(needed: Callable[[], bool], minutes: float, shutdown: Sequence[str], poll: float = POLL_SECONDS) -> int:
@@ -82,6 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.role == "worker" and not args.head:
         parser.error("--head: missing; a worker's watch has to know it")
+    take_over(PID_FILE.expanduser())
     needed = jobs_run if args.role == "head" else lambda: head_answers(args.head)
     return watch(needed, args.minutes, args.shutdown, args.poll)
 
