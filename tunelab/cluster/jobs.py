@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -28,6 +29,12 @@ AGAIN_SECONDS = (1, 2, 4, 8, 15)
 """Between two tries to get through to a cluster; the last one for ever."""
 OVER = ("SUCCEEDED", "FAILED", "STOPPED")
 _NO_TOKEN = (401, 403)
+_TALKATIVE = (
+    "ray.dashboard.modules.dashboard_sdk",
+    "ray.dashboard.modules.job.sdk",
+    "ray._private.runtime_env.packaging",
+)
+"""Loggers to which uploads and closed lines are news."""
 
 
 class Line(Protocol):
@@ -238,6 +245,8 @@ def _client(address: str, token: str) -> Any:
         from ray.job_submission import JobSubmissionClient
     except ImportError as error:
         raise ClusterError(f"{error.name}: not installed; run: pip install 'ray[default]'") from error
+    for name in _TALKATIVE:
+        logging.getLogger(name).setLevel(logging.WARNING)
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     answer = requests.get(f"{address}/api/version", headers=headers, timeout=20)
     if answer.status_code in _NO_TOKEN:

@@ -27,6 +27,10 @@ from tunelab.naming import places, run_name
 from tunelab.space import load_space, shipped
 
 
+OURS = ("--cluster", "--storage", "--name")
+"""Options whose values this side says anew."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
     """A search as it was typed, as far as this side has to know it."""
@@ -68,7 +72,7 @@ def hand_over(cluster: Cluster, search: Asked) -> int:
     space = load_space(path or shipped("quick.yaml"))
     name = run_name(search.name, space.name)
     _, url = places(storage, name)
-    words = [HERE if word == search.space else word for word in search.words]
+    words = [HERE if word == search.space else word for word in without(search.words, OURS)]
     words += ["--address", "auto", "--storage", storage, "--name", name]
     if search.gpus is None and space.resources.gpus is None and gpus_there(file):
         words += ["--gpus-per-trial", "1"]
@@ -78,7 +82,8 @@ def hand_over(cluster: Cluster, search: Asked) -> int:
         take_modules(folder, space)
         command = shlex.join(["python", "-u", "-m", "tunelab.cluster.inside", "search", *words])
         jobs.submit(name, command, folder, url, {ASKED: json.dumps(asked())})
-        say(f"Handed over to the cluster as {name}; results go to {url}")
+        say(f"Handed over to {cluster.head.host} as {name}; results go to {url}")
+        say(f"Ctrl-C leaves it running; tunelab attach {name} comes back.")
         return attach(jobs, name, file)
 
 
@@ -126,6 +131,24 @@ def storage_of(given: str | None, file: ClusterFile) -> str:
         )
     places(storage, "run")  # whether it can be one
     return storage
+
+
+def without(words: Sequence[str], options: Sequence[str]) -> list[str]:
+    """A command line without some options and their values.
+
+    Args:
+        words: of it.
+        options: long ones, each of which takes a value.
+    """
+    kept: list[str] = []
+    value = False
+    for word in words:
+        named = word.partition("=")[0]
+        if value or named in options:
+            value = not value and "=" not in word
+        else:
+            kept.append(word)
+    return kept
 
 
 def check_data(data: str | None, file: ClusterFile) -> None:

@@ -82,7 +82,7 @@ def place(*, address: str | None, local: bool, file: str | None, folder: Path) -
         return Place(why=f"Ray at {address}: --address", address=address)
     if file is not None:
         named = load_cluster_file(Path(file))
-        return Place(why=f"cluster {file}: --cluster", cluster=running(named))
+        return _on(running(named), f"{file}: --cluster")
     if said := os.environ.get("RAY_ADDRESS"):
         return Place(why=f"Ray at {said}: RAY_ADDRESS", address=said)
     path = folder / FILE
@@ -95,9 +95,15 @@ def place(*, address: str | None, local: bool, file: str | None, folder: Path) -
     if mark_of(found) is None:
         return Place(why=f"{here}: no ray up of {FILE} from here")
     try:
-        return Place(why=f"{FILE}, brought up from here", cluster=running(found))
+        return _on(running(found), f"{FILE}, brought up from here")
     except ClusterError as error:
         return Place(why=f"{here}: {error}")
+
+
+def _on(cluster: Cluster, why: str) -> Place:
+    head = cluster.head
+    at = head.host if head.identity == head.host else f"{head.host} ({head.identity})"
+    return Place(why=f"cluster {cluster.file.name}, head {at}: {why}", cluster=cluster)
 
 
 def running(file: ClusterFile) -> Cluster:
