@@ -11,11 +11,14 @@ import select
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tunelab import __version__, cluster_commands, data_commands, run_commands
+from tunelab import __version__, cluster_commands, data_commands, job_commands, run_commands
 from tunelab.command import add_s3, command, hours, positive, s3_options, seconds, share
 from tunelab.errors import EXIT_INTERRUPTED, EXIT_UNREAD, TunelabError, UsageError
+
+if TYPE_CHECKING:
+    from tunelab.cluster.where import Cluster
 
 _LONGEST = 4000
 """Letters of a message."""
@@ -26,7 +29,9 @@ _OUTPUT = 1
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # of the framework's notices
-    args = parser().parse_args(argv)
+    words = sys.argv[1:] if argv is None else list(argv)
+    args = parser().parse_args(words)
+    args.words = words[1:]
     try:
         code: int = args.run(args)
         sys.stdout.flush()
@@ -82,7 +87,9 @@ def parser() -> argparse.ArgumentParser:
         "--data", metavar="PATH|s3://...", help="folder or prefix of scans (default: an embedded synthetic data set)"
     )
     search.add_argument(
-        "--storage", default="runs", metavar="DIR|s3://BUCKET/PREFIX", help="where runs are kept (default: runs)"
+        "--storage",
+        metavar="DIR|s3://BUCKET/PREFIX",
+        help="where runs are kept (default: runs; on a cluster provider.storage of its file)",
     )
     search.add_argument("--name", help="of the run (default: the space's name and the time)")
     search.add_argument(
@@ -137,7 +144,7 @@ def parser() -> argparse.ArgumentParser:
         help="of --dry-run: time epochs no longer than this (default: 30s)",
     )
     run_commands.add_care(search, defaults=True)
-    run_commands.add_where(search)
+    run_commands.add_where(search, clusters=True)
     add_s3(search)
     search.set_defaults(run=_search)
 
@@ -173,15 +180,23 @@ def parser() -> argparse.ArgumentParser:
     run_commands.add(commands)
 
     cluster_commands.add(commands)
+    job_commands.add(commands)
     return top
 
 
 def _search(args: argparse.Namespace) -> int:
+    from tunelab.cluster.where import place
+
+    where = place(address=args.address, local=args.local, file=args.cluster, folder=Path.cwd())
+    print(f"Where: {where.why}", flush=True)
+    if where.cluster is not None:
+        return _hand_over(where.cluster, args)
+    from tunelab.naming import LOCAL_FOLDER
     from tunelab.search import SearchOptions, search
 
     given = SearchOptions(
         data=args.data,
-        storage=args.storage,
+        storage=args.storage or LOCAL_FOLDER,
         name=args.name,
         trials=args.trials,
         time_budget=args.time_budget,
@@ -191,7 +206,7 @@ def _search(args: argparse.Namespace) -> int:
         cpus_per_trial=args.cpus_per_trial,
         gpus_per_trial=args.gpus_per_trial,
         seed=args.seed,
-        address=run_commands.address_of(args),
+        address=where.address,
         cache=data_commands.cache_options(args),
         sync_every=args.sync_every,
         s3=s3_options(args),
@@ -208,6 +223,26 @@ def _search(args: argparse.Namespace) -> int:
     if args.probe is not None:
         raise UsageError("--probe: goes with --dry-run, which is not given; add it, or leave --probe out")
     return search(args.space, **given).exit_code
+
+
+def _hand_over(cluster: Cluster, args: argparse.Namespace) -> int:
+    from tunelab.cluster.remote import Asked, hand_over
+
+    if args.dry_run:
+        raise UsageError(
+            "--dry-run: times epochs where it is run, which is not the cluster; add --local, or leave it out"
+        )
+    return hand_over(
+        cluster,
+        Asked(
+            words=args.words,
+            space=args.space,
+            data=args.data,
+            storage=args.storage,
+            name=args.name,
+            gpus=args.gpus_per_trial,
+        ),
+    )
 
 
 def _models(args: argparse.Namespace) -> int:

@@ -23,12 +23,13 @@ from tunelab.errors import StateError, UsageError
 from tunelab.faults import explain
 from tunelab.files import write_file
 from tunelab.models import open_space
+from tunelab.naming import place_of
 from tunelab.planning import announce, describe, identity, open_session, plan_of, versions
 from tunelab.progress import plain, progress_console
 from tunelab.ranking import Leaderboard
 from tunelab.report.words import clean
 from tunelab.s3 import S3Options
-from tunelab.search import conclude, place_of
+from tunelab.search import conclude
 from tunelab.space import Space, shipped
 from tunelab.tuning.hold import JOURNAL, Hold, old_run
 from tunelab.tuning.plan import FORMAT, Options, SearchResult

@@ -129,15 +129,26 @@ def add_care(parser: argparse.ArgumentParser, *, defaults: bool) -> None:
     )
 
 
-def add_where(parser: argparse.ArgumentParser) -> None:
-    """The options of which Ray is used."""
+def add_where(parser: argparse.ArgumentParser, *, clusters: bool = False) -> None:
+    """The options of which Ray is used.
+
+    Args:
+        parser: of a command.
+        clusters: whether the command can be handed over to one.
+    """
     where = parser.add_mutually_exclusive_group()
     where.add_argument(
         "--address",
         metavar="ADDR",
         help="a running Ray, such as auto or HOST:PORT (default: RAY_ADDRESS, else this machine)",
     )
-    where.add_argument("--local", action="store_true", help="this machine, whatever RAY_ADDRESS says")
+    where.add_argument("--local", action="store_true", help="this machine, whatever else there is")
+    if clusters:
+        where.add_argument(
+            "--cluster",
+            metavar="FILE",
+            help="hand over to this cluster (default: that of cluster.yaml, if ray up was run with it from here)",
+        )
 
 
 def address_of(args: argparse.Namespace) -> str | None:

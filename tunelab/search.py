@@ -6,33 +6,29 @@ is in :mod:`tunelab.cli`.
 
 from __future__ import annotations
 
-import re
 import sys
 import time
-from datetime import datetime
 from pathlib import Path
 from typing import TypedDict, Unpack
 
 from rich.console import Console
 
 from tunelab.data.prepared import CacheOptions
-from tunelab.errors import UsageError
 from tunelab.models import open_space
+from tunelab.naming import LOCAL_FOLDER, places, run_name
 from tunelab.planning import announce, begin, plan_of
 from tunelab.progress import plain, progress_console
-from tunelab.s3 import S3Options, parse_s3
+from tunelab.s3 import S3Options
 from tunelab.space import shipped
 from tunelab.tuning.hold import new_run
 from tunelab.tuning.plan import Options, Plan, SearchResult
 from tunelab.tuning.run import run_search
 
-LOCAL_FOLDER = Path("runs")
 _KEPT = (
     *("trials", "time_budget", "gpu_hours", "max_epochs", "concurrent", "cpus_per_trial", "gpus_per_trial", "seed"),
     *("sync_every", "max_failures", "step_timeout", "keep"),
 )
 """What goes into a run's record as it was given."""
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 class SearchOptions(TypedDict, total=False):
@@ -158,10 +154,8 @@ def planned(space: Path | str | None, begun: float, console: Console, **given: U
         TunelabError: as :func:`search`, as far as it can be told before anything is begun.
     """
     found = open_space(Path(space) if space is not None else shipped("quick.yaml"))
-    name, cache, s3 = given.get("name"), given.get("cache"), given.get("s3") or S3Options()
-    run_name = name if name is not None else f"{_word(found.name)}-{datetime.now():%Y%m%d-%H%M%S}"
-    check_name(run_name)
-    folder, remote = _places(str(given.get("storage", LOCAL_FOLDER)), run_name)
+    cache, s3 = given.get("cache"), given.get("s3") or S3Options()
+    folder, remote = places(str(given.get("storage", LOCAL_FOLDER)), run_name(given.get("name"), found.name))
     options = Options(
         space=str(Path(space).expanduser().absolute()) if space is not None else "",
         data=_absolute(given.get("data")),
@@ -199,51 +193,6 @@ def conclude(result: SearchResult, options: Options, console: Console) -> None:
         plain(console, f"Also at {options.storage}")
     if result.exit_code:
         plain(console, f"Go on with: tunelab resume {options.storage or folder}")
-
-
-def _word(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-._")[:60] or "run"
-
-
-def place_of(run: str) -> tuple[Path, str]:
-    """A run's local folder, and its URL when it was named by that.
-
-    Args:
-        run: a folder, or ``s3://bucket/prefix/name``; the local copy of that is ``runs/name``.
-
-    Raises:
-        UsageError: it names no run.
-    """
-    if not run.strip():
-        raise UsageError("RUN: empty; name the folder of a run, or its s3:// URL")
-    if not run.startswith("s3:"):
-        return Path(run).expanduser().absolute(), ""
-    bucket, prefix = parse_s3(run, "RUN")
-    if not prefix:
-        raise UsageError(f"RUN: {run}: names a bucket, not a run in it; list its runs with: tunelab list {run}")
-    name = prefix.rpartition("/")[2]
-    check_name(name)
-    return (LOCAL_FOLDER / name).absolute(), f"s3://{bucket}/{prefix}"
-
-
-def _places(storage: str, name: str) -> tuple[Path, str]:
-    """The run's local folder, and its URL when the storage is S3."""
-    if storage.startswith("s3:"):
-        bucket, prefix = parse_s3(storage)
-        return (LOCAL_FOLDER / name).absolute(), "/".join(["s3:/", bucket, *filter(None, [prefix.strip("/")]), name])
-    if "://" in storage:
-        raise UsageError(f"--storage: {storage}: write a folder or s3://bucket/prefix")
-    return (Path(storage).expanduser() / name).absolute(), ""
-
-
-def check_name(name: str) -> None:
-    """Refuse a name of a run that is more than a word: it becomes part of paths and keys.
-
-    Raises:
-        UsageError: says what a name may be.
-    """
-    if not _NAME.fullmatch(name):
-        raise UsageError(f"--name: {name[:60]!r} must be 1 to 100 letters, digits, dots, dashes or underscores")
 
 
 def _absolute(data: Path | str | None) -> str | None:

@@ -1,0 +1,73 @@
+"""What a search takes along to its cluster: this code, the spaces that come with it, the space and modules of the user.
+
+The cluster's nodes have tunelab and what it needs installed; what is taken along stands before that, so that the
+code that runs there is the one that was started here.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+from pathlib import Path
+
+from tunelab.errors import UsageError
+from tunelab.files import size_text
+from tunelab.space import Space, shipped
+
+SPACE = "space.yaml"
+MOST_BYTES = 100_000_000
+"""Of all that is taken along; Ray takes 500 MB and sends it to every node."""
+_LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.pyc", ".*")
+
+
+def packed(folder: Path, space: Path | None) -> None:
+    """Put together what is taken along.
+
+    Args:
+        folder: an empty one.
+        space: the user's; None: one that comes with tunelab.
+
+    Raises:
+        UsageError: the space cannot be read, a module of its families is not found, or all of it is too much.
+    """
+    shutil.copytree(Path(__file__).parents[1], folder / "tunelab", ignore=_LEFT_OUT)
+    if not (folder / "tunelab" / "search_spaces").exists():
+        shutil.copytree(shipped("quick.yaml").parent, folder / "search_spaces", ignore=_LEFT_OUT)
+    if space is not None:
+        shutil.copyfile(space, folder / SPACE)
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    if size > MOST_BYTES:
+        raise UsageError(
+            f"{space}: with the modules of its families {size_text(size)}, more than {size_text(MOST_BYTES)} are taken "
+            "along; keep data out of their package"
+        )
+
+
+def take_modules(folder: Path, space: Space) -> list[str]:
+    """Take the modules of a user's own families along.
+
+    Args:
+        folder: as of :func:`packed`.
+        space: that names them.
+
+    Returns:
+        Their names.
+
+    Raises:
+        UsageError: one is not found here.
+    """
+    named = [*space.families, *(start.family for start in space.start_from)]
+    tops = sorted({name.partition(":")[0].partition(".")[0] for name in named if ":" in name} - {"tunelab"})
+    for top in tops:
+        try:
+            found = importlib.util.find_spec(top)
+        except (ImportError, ValueError):
+            found = None
+        if found is None or found.origin is None:
+            raise UsageError(f"{space.source}: family: the module {top} is not found here; put it on PYTHONPATH")
+        origin = Path(found.origin)
+        if found.submodule_search_locations:
+            shutil.copytree(origin.parent, folder / top, ignore=_LEFT_OUT)
+        else:
+            shutil.copyfile(origin, folder / origin.name)
+    return tops

@@ -1,0 +1,181 @@
+"""A search handed over from here to a cluster, and how one comes back to it.
+
+What was typed goes to the head as it was typed, with what only this side knows put in place: the space and the modules
+of its families are taken along, the bucket stands in the cluster's file, GPUs are asked for where its workers have
+them. Then the search's lines are shown until it is over or the user goes; it goes on without him.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tunelab.cluster.file import ClusterFile
+from tunelab.cluster.inside import ASKED, HERE, asked
+from tunelab.cluster.jobs import Job, Jobs, token_of
+from tunelab.cluster.package import packed, take_modules
+from tunelab.cluster.tunnel import Tunnel
+from tunelab.cluster.where import Cluster
+from tunelab.errors import EXIT_TERMINATED, UsageError
+from tunelab.naming import places, run_name
+from tunelab.space import load_space, shipped
+
+
+OURS = ("--cluster", "--storage", "--name")
+"""Options whose values this side says anew."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """A search as it was typed, as far as this side has to know it."""
+
+    words: Sequence[str]
+    """All of the command line behind ``search``."""
+    space: str | None
+    data: str | None
+    storage: str | None
+    name: str | None
+    gpus: float | None
+
+
+@contextmanager
+def jobs_of(cluster: Cluster) -> Iterator[Jobs]:
+    """The jobs of a cluster, through a tunnel that is closed at the end."""
+    with Tunnel(cluster) as tunnel:
+        yield Jobs(tunnel, token_of(), say)
+
+
+def hand_over(cluster: Cluster, search: Asked) -> int:
+    """Run a search on a cluster, and show what it says until it is over or the user goes.
+
+    Args:
+        cluster: that runs.
+        search: what was asked for.
+
+    Returns:
+        The exit code: the search's, or 0 when the user went.
+
+    Raises:
+        UsageError: no bucket is named, or the data lie on this machine.
+        ClusterError: the cluster cannot be reached or does not take the search.
+    """
+    file = cluster.file
+    storage = storage_of(search.storage, file)
+    check_data(search.data, file)
+    path = Path(search.space) if search.space is not None else None
+    space = load_space(path or shipped("quick.yaml"))
+    name = run_name(search.name, space.name)
+    _, url = places(storage, name)
+    words = [HERE if word == search.space else word for word in without(search.words, OURS)]
+    words += ["--address", "auto", "--storage", storage, "--name", name]
+    if search.gpus is None and space.resources.gpus is None and gpus_there(file):
+        words += ["--gpus-per-trial", "1"]
+    with tempfile.TemporaryDirectory(prefix="tunelab-job-") as temporary, jobs_of(cluster) as jobs:
+        folder = Path(temporary)
+        packed(folder, path)
+        take_modules(folder, space)
+        command = shlex.join(["python", "-u", "-m", "tunelab.cluster.inside", "search", *words])
+        jobs.submit(name, command, folder, url, {ASKED: json.dumps(asked())})
+        say(f"Handed over to {cluster.head.host} as {name}; results go to {url}")
+        say(f"Ctrl-C leaves it running; tunelab attach {name} comes back.")
+        return attach(jobs, name, file)
+
+
+def attach(jobs: Jobs, run: str, file: ClusterFile, *, skip: int = 0) -> int:
+    """Show what a search says until it is over or the user goes.
+
+    Returns:
+        The search's exit code, or 0 when the user went.
+    """
+    try:
+        return finished(jobs.follow(run, _write, skip=skip), file)
+    except KeyboardInterrupt:
+        at = "" if file.path.name == "cluster.yaml" else f" --cluster {file.path}"
+        say(
+            f"\nThe search goes on. Look again: tunelab attach {run}{at}; end it: tunelab stop {run}{at}; "
+            f"end the cluster: tunelab cluster down {file.path}"
+        )
+        return 0
+
+
+def finished(job: Job, file: ClusterFile) -> int:
+    """Say how a search ended, and that the cluster still costs; gives the exit code."""
+    if job.status == "STOPPED":
+        say(f"{job.run} was stopped; go on with: tunelab resume {job.storage}")
+    elif job.status == "FAILED" and job.exit_code is None:
+        say(f"{job.run} ended: {job.message}")
+    say(f"The cluster goes on running, and costs; end it: tunelab cluster down {file.path}")
+    if job.status == "SUCCEEDED":
+        return 0
+    return EXIT_TERMINATED if job.status == "STOPPED" else job.exit_code or 1
+
+
+def storage_of(given: str | None, file: ClusterFile) -> str:
+    """The bucket's URL that a search on a cluster writes to.
+
+    Raises:
+        UsageError: none is named.
+    """
+    storage = given or file.storage
+    if not storage.startswith("s3:"):
+        where = f"--storage: {given}" if given else f"{file.path}: provider.storage: missing"
+        raise UsageError(
+            f"{where}: a cluster's disks go with its machines, so results of a search there go to a bucket; "
+            "write provider.storage: s3://BUCKET/runs, or give --storage"
+        )
+    places(storage, "run")  # whether it can be one
+    return storage
+
+
+def without(words: Sequence[str], options: Sequence[str]) -> list[str]:
+    """A command line without some options and their values.
+
+    Args:
+        words: of it.
+        options: long ones, each of which takes a value.
+    """
+    kept: list[str] = []
+    value = False
+    for word in words:
+        named = word.partition("=")[0]
+        if value or named in options:
+            value = not value and "=" not in word
+        else:
+            kept.append(word)
+    return kept
+
+
+def check_data(data: str | None, file: ClusterFile) -> None:
+    """Refuse scans that no node can read.
+
+    Raises:
+        UsageError: says where they have to be.
+    """
+    mounted = [str(target).rstrip("/") for target in file.mapping("file_mounts")]
+    if data is None or data.startswith("s3:") or any(data == at or data.startswith(f"{at}/") for at in mounted):
+        return
+    raise UsageError(
+        f"--data: {data}: the cluster's machines cannot read this machine's disk; copy the scans to the bucket (aws s3 "
+        f"sync {data} s3://BUCKET/scans) and name that, or put them under file_mounts and name the folder there"
+    )
+
+
+def gpus_there(file: ClusterFile) -> bool:
+    """Whether workers of a cluster have GPUs."""
+    return any((node.get("resources") or {}).get("GPU", 0) >= 1 for node in file.workers.values())
+
+
+def say(line: str) -> None:
+    """To the user, beside what a search says."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
