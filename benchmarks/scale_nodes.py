@@ -5,6 +5,10 @@ Asked for by ``python -m benchmarks.scale --nodes 4``. The head takes no trials;
 seconds of all epochs are taken off, from the moment when as many trials had told an epoch as there are slots until the
 last trial got its place: start and tail are left out. The driver is a process of its own; its memory and its time
 on a core are Linux's.
+
+Measured on 2 cores that other loads shared (load 8 to 12), 4 nodes of 2 slots, ``quick.yaml``, epochs of a second: 100
+trials 4.9 % idle, 300 trials 6.1 %: 29 ms between two epochs of a trial, 110 ms for each trial that takes a slot; the
+driver took 16 % of a core. Its memory grew from 323 to 374 MB between the two; 1,000 trials were not run.
 """
 
 from __future__ import annotations

@@ -68,7 +68,7 @@ def test_idle_is_what_epochs_leave_of_the_slots_between_start_and_tail() -> None
     told = idle(records, 2)
     assert (told["wall s"], told["trials"], told["epochs"]) == (2, 3, 5)
     assert told["idle"] == pytest.approx(1 - 3 / 4)
-    assert told["gap s"] == pytest.approx(1 / 2)
+    assert told["gap s"] == 1
 
 
 def test_the_slope_of_the_memory_is_that_after_the_beginning() -> None:
