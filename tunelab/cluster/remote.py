@@ -26,7 +26,6 @@ from tunelab.errors import EXIT_TERMINATED, UsageError
 from tunelab.naming import places, run_name
 from tunelab.space import load_space, shipped
 
-
 OURS = ("--cluster", "--storage", "--name")
 """Options whose values this side says anew."""
 

@@ -97,7 +97,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, required=True, metavar="N", help="without being needed")
     parser.add_argument("--head", metavar="ADDRESS", help="of a worker's head")
     parser.add_argument("--poll", type=float, default=POLL_SECONDS, metavar="SECONDS", help="between two looks")
-    parser.add_argument("--shutdown", nargs="+", default=SHUTDOWN, metavar="WORD", help="the command that ends the machine")
+    parser.add_argument(
+        "--shutdown", nargs="+", default=SHUTDOWN, metavar="WORD", help="the command that ends the machine"
+    )
     args = parser.parse_args(argv)
     if args.role == "worker" and not args.head:
         parser.error("--head: missing; a worker's watch has to know it")
