@@ -83,6 +83,7 @@ FLOORS = {  # module or room -> floor; a room is a folder, all of whose modules 
     "run_commands": 5,
     "following": 5,
     "job_commands": 5,
+    "handed_over": 5,
     "dashboard": 5,
     "tensorboard": 5,
     "search": 5,

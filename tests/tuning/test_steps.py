@@ -111,7 +111,7 @@ def test_configurations_to_try_first_are_trained_in_full(tmp_path: Path, recorde
     assert {t.of for t in recorder.board.snapshot() if t.of} <= {"0005", "0006"}
 
 
-def test_those_on_the_floor_are_alike_and_one_that_failed_is_taken_the_place_of(
+def test_on_the_floor_the_higher_value_goes_on_and_one_that_failed_is_taken_the_place_of(
     tmp_path: Path, recorder_in: Open
 ) -> None:
     recorder = recorder_in(tmp_path)
@@ -119,10 +119,10 @@ def test_those_on_the_floor_are_alike_and_one_that_failed_is_taken_the_place_of(
     for number, dense in enumerate((0.1, 0.3)):
         finish(search, recorder, f"k{number}", begin(search, f"k{number}")["trial"], dense, lift=1.0)
     risen = begin(search, "k2")
-    assert recorder.board.trials[risen["trial"]].of == "0001", "no better and worse on the floor: who came earlier"
+    assert recorder.board.trials[risen["trial"]].of == "0002", "the better one of two on the floor"
     search.on_trial_complete("k2", error=True)
     other = begin(search, "k3")
-    assert (recorder.board.trials[other["trial"]].of, other["fidelity"]) == ("0002", MIDDLE)
+    assert (recorder.board.trials[other["trial"]].of, other["fidelity"]) == ("0001", MIDDLE)
     assert search.suggest("k4") is None, "it may go on"
     finish(search, recorder, "k3", other["trial"], 0.2)
     assert begin(search, "k5")["fidelity"] == {}

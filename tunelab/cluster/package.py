@@ -15,6 +15,9 @@ from tunelab.files import size_text
 from tunelab.space import Space, shipped
 
 SPACE = "space.yaml"
+"""The user's space, in the folder that is taken along."""
+HERE = "@space"
+"""Stands for it on the command line that goes along."""
 MOST_BYTES = 100_000_000
 """Of all that is taken along; Ray takes 500 MB and sends it to every node."""
 _LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.pyc", ".*")

@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tunelab.cluster.file import ClusterFile
-from tunelab.cluster.inside import ASKED, HERE, asked
 from tunelab.cluster.jobs import Job, Jobs, token_of
-from tunelab.cluster.package import packed, take_modules
+from tunelab.cluster.package import HERE, packed, take_modules
 from tunelab.cluster.tunnel import Tunnel
+from tunelab.cluster.versions import ASKED, asked
 from tunelab.cluster.where import Cluster
 from tunelab.errors import EXIT_TERMINATED, UsageError
 from tunelab.naming import places, run_name
@@ -79,7 +79,7 @@ def hand_over(cluster: Cluster, search: Asked) -> int:
         folder = Path(temporary)
         packed(folder, path)
         take_modules(folder, space)
-        command = shlex.join(["python", "-u", "-m", "tunelab.cluster.inside", "search", *words])
+        command = shlex.join(["python", "-u", "-m", "tunelab.handed_over", "search", *words])
         jobs.submit(name, command, folder, url, {ASKED: json.dumps(asked())})
         say(f"Handed over to {cluster.head.host} as {name}; results go to {url}")
         say(f"Ctrl-C leaves it running; tunelab attach {name} comes back.")
