@@ -11,7 +11,8 @@ from tunelab.cluster.findings import Notes
 
 _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 _ENDS_ITSELF = re.compile(
-    r"\b(shutdown|poweroff|halt|terminate-instances)\b|tunelab\.cluster\.watch|idle[-_. ]?(stop|shutdown|head|watch|end)"
+    r"\b(shutdown|poweroff|halt|terminate-instances)\b|tunelab\.cluster\.watch|"
+    r"idle[-_. ]?(stop|shutdown|head|watch|end)"
 )
 _TOKEN_FILE = ".ray/auth_token"  # noqa: S105 - the place, not the token
 
