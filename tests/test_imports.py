@@ -54,6 +54,7 @@ FLOORS = {  # module or room -> floor; a room is a folder, all of whose modules 
     "outcome": 1,
     "stopwatch": 1,
     "causes": 1,
+    "reclaim": 1,
     "data": 2,
     "models": 2,
     "backend": 2,

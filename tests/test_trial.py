@@ -477,3 +477,18 @@ def test_another_error_of_the_system_is_the_trials_own(small_data: Dataset, tmp_
 
     result = Underway(task(small_data), FolderStore(tmp_path), begin).step()
     assert (result["failed"], result["storage"]) == ("PermissionError: [Errno 13] Permission denied: 'x.h5'", "")
+
+
+def test_once_its_machine_is_taken_back_each_epoch_leaves_a_checkpoint(
+    quick: ModuleType, small_data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tunelab.trial, "CHECKPOINT_SHARE", math.inf)
+    said = [""]
+    underway = Underway(task(small_data), FolderStore(tmp_path), quick.begin, lambda: said[0])
+    told = [underway.step() for _ in range(2)]
+    assert [bool(one["checkpoint"]) for one in told] == [True, False], "the first one, whose cost is not known"
+    said[0] = "terminate at 2026-01-02T03:04:05Z"
+    told = [underway.step() for _ in range(3)]
+    assert all(one["checkpoint"] for one in told)
+    notes = [note for one in told for note in one["notes"]]
+    assert notes == [f"its machine is taken back ({said[0]}); checkpoints after each epoch until then"]

@@ -149,7 +149,7 @@ def _timed(found: DryRun, started: float, limit: float) -> DryRun:
         )
         for number, i in enumerate(order, start=1)
     ]
-    probes = probe(tasks, trainer=tunelab.tuning.run.TRAINER, places=found.places, limit=limit)
+    probes = probe(tasks, trainer=tunelab.tuning.run.TRAINER, places=found.places, limit=limit, custom=plan.custom)
     probed = dict(zip(order, probes.probed if probes else [Probed()] * len(order), strict=True))
     families = [_with_times(found.families[i], probed[i]) for i in range(len(found.families))]
     families = [_estimated(found, families, i, probed[i]) for i in range(len(families))]

@@ -109,6 +109,7 @@ def plan_of(
         patience=space.epochs.patience,
         cpus=cpus if cpus is not None else space.resources.cpus,
         gpus=gpus if gpus is not None else space.resources.gpus,
+        custom=space.resources.custom,
         address=address,
         debug=debug,
     )

@@ -5,6 +5,7 @@ From these classes and their texts the table of docs/spaces.md is made.
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
@@ -60,6 +61,16 @@ class Resources(Section):
     cpus: float = Field(default=1, gt=0)
     gpus: float | None = Field(default=None, ge=0)
     """Unset: one where Ray sees GPUs, none elsewhere."""
+    custom: dict[str, float] = {}
+    """Other resources of Ray that a trial takes, such as ``{T4: 1}``: it runs only on nodes that have them."""
+
+    @field_validator("custom")
+    @classmethod
+    def _others(cls, custom: dict[str, float]) -> dict[str, float]:
+        for name, amount in custom.items():
+            if name.upper() in ("CPU", "GPU") or not 0 < amount < math.inf:
+                raise ValueError(f"{name}: {amount:g}: cpus and gpus have keys of their own, and others are above zero")
+        return custom
 
 
 class DataOptions(Section):

@@ -41,10 +41,16 @@ class Underway:
         task: the trial.
         store: of its run; it uses ``checkpoints/<trial>/`` and its own files of ``weights/``.
         begin: makes its trainer.
+        reclaimed: what was said of the machine being taken back; empty while it is not. From then on each epoch leaves
+            a checkpoint.
     """
 
-    def __init__(self, task: Task, store: Store, begin: Callable[[Task], Trainer]) -> None:
+    def __init__(
+        self, task: Task, store: Store, begin: Callable[[Task], Trainer], reclaimed: Callable[[], str] = lambda: ""
+    ) -> None:
         self._task = task
+        self._reclaimed = reclaimed
+        self._warned = False
         self._store = store
         self._begin = begin
         self._trainer: Trainer | None = None
@@ -117,7 +123,7 @@ class Underway:
             self._put(self._weights(step.fold, outcome.epoch), raw)
             self._chosen = {**self._chosen, step.fold: outcome.epoch}
         waits = not step.fold and outcome.epoch in self._task.rungs
-        due = waits or self._cost is None or self._seconds >= CHECKPOINT_SHARE * self._cost
+        due = self._leaves() or waits or self._cost is None or self._seconds >= CHECKPOINT_SHARE * self._cost
         name = f"s{self._steps:06d}.ckpt" if due and not step.ended and not step.failed else ""
         result = nothing(failed=step.failed) | {
             "fold": step.fold,
@@ -142,6 +148,13 @@ class Underway:
             self._delete(key for key in self._files if key.startswith("weights/") and key not in keep)
         result["save_seconds"] = time.perf_counter() - begun
         return result
+
+    def _leaves(self) -> bool:
+        """Whether the machine is about to be taken back; the first time it is noted."""
+        if (said := self._reclaimed()) and not self._warned:
+            self._warned = True
+            self._notes.append(f"its machine is taken back ({said}); checkpoints after each epoch until then")
+        return bool(said)
 
     def _write_checkpoint(self, trainer: Trainer, name: str, result: Mapping[str, Any]) -> None:
         begun = time.perf_counter()

@@ -22,6 +22,7 @@ from typing import Any
 from tunelab.causes import cause_of
 from tunelab.errors import TunelabError
 from tunelab.lease import FencedStore
+from tunelab.reclaim import Notice, endpoint
 from tunelab.storage import Store
 from tunelab.task import Evaluation
 from tunelab.trial import Underway
@@ -86,13 +87,15 @@ def main() -> None:
     gc.freeze()  # the framework's own objects: each later collection looks at what trials made alone
     connection.send(("ready",))
     store = FencedStore(Path(options.store), options.fence) if options.store else ParentStore(connection)
+    notice = Notice(endpoint())
+    notice.watch()
     try:
-        _serve(connection, store, trainer)
+        _serve(connection, store, trainer, notice)
     except (EOFError, ConnectionError):  # closed by the parent
         pass
 
 
-def _serve(connection: Connection, store: Store, trainer: Any) -> None:
+def _serve(connection: Connection, store: Store, trainer: Any, notice: Notice) -> None:
     underway: Underway | None = None
     while True:
         kind, *content = connection.recv()
@@ -102,7 +105,7 @@ def _serve(connection: Connection, store: Store, trainer: Any) -> None:
         underway = None  # before the next one takes memory
         gc.collect()
         if kind == "begin":
-            underway = Underway(content[0], store, trainer.begin)
+            underway = Underway(content[0], store, trainer.begin, lambda: notice.said)
         elif kind == "evaluate":
             connection.send(_evaluated(trainer, content[0]))
         else:

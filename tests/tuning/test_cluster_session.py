@@ -20,7 +20,7 @@ import ray
 
 from tunelab.errors import ClusterError, StorageError, UsageError
 from tunelab.tuning import cluster_session
-from tunelab.tuning.cluster_session import FOLDER_PREFIX, LONGEST_BASE, ray_session
+from tunelab.tuning.cluster_session import FOLDER_PREFIX, LONGEST_BASE, check_resources, ray_session
 
 pytestmark = [
     pytest.mark.ray,
@@ -297,3 +297,12 @@ def test_a_session_with_a_wrong_token_does_not_join(base: Path, monkeypatch: pyt
         home = {"RAY_AUTH_MODE": "token", "HOME": str(base), "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
         said = other(code, address(), **home)
         assert f"ClusterError('Ray at {address()}: {refused}" in said
+
+
+def test_what_one_machine_can_never_give_is_refused() -> None:
+    there = {"CPU": 2.0, "GPU": 1.0, "T4": 1.0}
+    check_resources(2, 0.5, there, {"T4": 1.0})
+    with pytest.raises(UsageError, match=r"--cpus-per-trial: a trial asks for 3 CPU, this machine has 2"):
+        check_resources(3, 0, there, {})
+    with pytest.raises(UsageError, match=r"resources\.custom\.A10G: a trial asks for 0\.5 A10G, this machine has 0"):
+        check_resources(1, 0, there, {"A10G": 0.5})

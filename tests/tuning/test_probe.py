@@ -100,7 +100,9 @@ def test_places_train_beside_each_other_and_answers_keep_their_order(
     monkeypatch.setenv("TUNELAB_QUICK_FAULTS", "raise@1/0002")
     with ray_session(None, debug=False) as there:
         assert there["CPU"] >= 2
-        probes = probe(tasks(small_data, "0001", "0002", "0003"), trainer="quick_trainer", places=2, limit=60)
+        probes = probe(
+            tasks(small_data, "0001", "0002", "0003"), trainer="quick_trainer", places=2, limit=60, custom={}
+        )
     assert probes is not None
     assert [bool(one.fault) for one in probes.probed] == [False, True, False]
     assert [one.seconds > 0 for one in probes.probed] == [True, False, True]
@@ -114,4 +116,4 @@ def test_when_no_place_comes_free_nothing_is_told(small_data: Dataset, monkeypat
     with ray_session(None, debug=False) as there:
         taken = ray.util.placement_group([{"CPU": there["CPU"]}])
         ray.get(taken.ready())
-        assert probe(tasks(small_data, "0001"), trainer="quick_trainer", places=1, limit=1) is None
+        assert probe(tasks(small_data, "0001"), trainer="quick_trainer", places=1, limit=1, custom={}) is None

@@ -88,6 +88,7 @@ def ray_session(address: str | None, *, debug: bool) -> Iterator[Mapping[str, fl
             if folder is not None:
                 stack.enter_context(_own_token(folder))
                 stack.enter_context(_loopback())
+                stack.enter_context(_without_dashboard())
                 # Ray opens its folder to everybody (0777), so that one is inside ours
                 options |= {"include_dashboard": False, "_temp_dir": str(folder / "ray")}
                 options["object_store_memory"] = OBJECT_STORE_BYTES
@@ -232,6 +233,22 @@ def _loopback() -> Iterator[None]:
         ray_constants.ENABLE_RAY_CLUSTER = before
 
 
+@contextmanager
+def _without_dashboard() -> Iterator[None]:
+    """Let Ray leave out its dashboard's servers, which it starts on every node where ``ray[default]`` is installed.
+
+    ``include_dashboard`` leaves out the head's alone.
+    """
+    from ray._private import utils
+
+    before = utils.get_dashboard_dependency_error
+    utils.get_dashboard_dependency_error = lambda: ImportError("not asked for")
+    try:
+        yield
+    finally:
+        utils.get_dashboard_dependency_error = before
+
+
 def _check_token_file(address: str | None) -> None:
     """Refuse, as ssh does, a token in a file that others can read, where Ray would take it from there.
 
@@ -281,13 +298,20 @@ def gpus_of_a_trial(asked: float | None, there: Mapping[str, float]) -> float:
     return asked if asked is not None else 1.0 if there.get("GPU", 0) >= 1 else 0.0
 
 
-def check_resources(cpus: float, gpus: float, there: Mapping[str, float]) -> None:
+def check_resources(cpus: float, gpus: float, there: Mapping[str, float], custom: Mapping[str, float]) -> None:
     """Refuse on one machine what it can never give; a cluster may still grow.
+
+    Args:
+        cpus: of a trial.
+        gpus: likewise.
+        there: what the machine has.
+        custom: other resources that a trial takes.
 
     Raises:
         UsageError: says what was asked for and what there is.
     """
-    for word, asked, option in (("CPU", cpus, "--cpus-per-trial"), ("GPU", gpus, "--gpus-per-trial")):
+    others = [(name, amount, f"resources.custom.{name}") for name, amount in custom.items()]
+    for word, asked, option in (("CPU", cpus, "--cpus-per-trial"), ("GPU", gpus, "--gpus-per-trial"), *others):
         if asked > there.get(word, 0):
             raise UsageError(
                 f"{option}: a trial asks for {asked:g} {word}, this machine has {there.get(word, 0):g}; "

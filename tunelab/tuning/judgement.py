@@ -44,7 +44,8 @@ def judge(best: Trial, plan: Plan, settings: TrialSettings) -> dict[str, Any]:
         cpus=settings.cpus,
         gpus=settings.gpus,
     )
-    task = ray.remote(evaluate_stored).options(num_cpus=settings.cpus, num_gpus=settings.gpus)
+    asked = {"num_cpus": settings.cpus, "num_gpus": settings.gpus, "resources": dict(settings.custom)}
+    task = ray.remote(evaluate_stored).options(**asked)
     try:
         answer: dict[str, Any] = ray.get(task.remote(evaluation, settings))
     except ray.exceptions.RayTaskError as error:

@@ -86,6 +86,8 @@ class Plan:
     cpus: float
     gpus: float | None
     """None: one where Ray sees GPUs."""
+    custom: Mapping[str, float]
+    """Other resources of Ray that a trial takes."""
     address: str | None
     """Of a running Ray; None: start one on this machine."""
     debug: bool

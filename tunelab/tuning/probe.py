@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import ray
@@ -51,7 +51,9 @@ class Probes:
     """Seconds of all of it."""
 
 
-def probe(tasks: Sequence[Task], *, trainer: str, places: int, limit: float) -> Probes | None:
+def probe(
+    tasks: Sequence[Task], *, trainer: str, places: int, limit: float, custom: Mapping[str, float]
+) -> Probes | None:
     """Train some epochs of each task; the first ones first, as many at a time as there are places.
 
     Args:
@@ -59,6 +61,7 @@ def probe(tasks: Sequence[Task], *, trainer: str, places: int, limit: float) -> 
         trainer: the module that trains.
         places: trials at a time.
         limit: seconds for the training at each place; what does not fit in is not measured.
+        custom: other resources of Ray that a trial takes.
 
     Returns:
         What was measured; None when no place came free.
@@ -66,7 +69,7 @@ def probe(tasks: Sequence[Task], *, trainer: str, places: int, limit: float) -> 
     begun = time.monotonic()
     shares = [tasks[i::places] for i in range(min(places, len(tasks)))]
     cpus, gpus = tasks[0].cpus, tasks[0].gpus
-    task = ray.remote(measure).options(num_cpus=cpus, num_gpus=gpus, max_retries=0)
+    task = ray.remote(measure).options(num_cpus=cpus, num_gpus=gpus, resources=dict(custom), max_retries=0)
     threads = max(1, int(cpus))
     asked = [task.remote(share, trainer=trainer, threads=threads, limit=limit) for share in shares]
     try:

@@ -112,7 +112,7 @@ def agreed(plan: Plan, there: Mapping[str, float], console: Console) -> tuple[fl
     if plan.address is not None and plan.gpus is None and not gpus:
         console.print("No GPU is in the cluster now, so trials ask for none; if it adds some, use --gpus-per-trial.")
     if plan.address is None:
-        check_resources(plan.cpus, gpus, there)
+        check_resources(plan.cpus, gpus, there, plan.custom)
         # proposals made ahead of time would know less than those made when a place is free
         concurrent = concurrent or places(plan.cpus, gpus, there)
     check_gpu_hours(plan.options.gpu_hours, gpus)
@@ -134,6 +134,7 @@ def _assemble(search: _Search) -> None:
         patience=plan.patience,
         cpus=plan.cpus,
         gpus=search.gpus,
+        custom=plan.custom,
         folder=str(plan.folder),
         fence=search.fence,
         store=NodeStore(plan.folder, search.fence) if plan.address is not None else None,
@@ -268,7 +269,7 @@ def _tune(search: _Search, seconds: float | None) -> None:
 
     plan = search.plan
     trainable = tune.with_parameters(KerasTrainable, data=plan.access, settings=search.settings)
-    resources = {"CPU": plan.cpus, "GPU": search.gpus} if search.gpus else {"CPU": plan.cpus}
+    resources = {"CPU": plan.cpus, **({"GPU": search.gpus} if search.gpus else {}), **plan.custom}
     try:
         tuner = tune.Tuner(
             tune.with_resources(trainable, resources),

@@ -9,7 +9,8 @@ processes and to nodes.
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,8 @@ class TrialSettings:
     """Whether a failed trial's cause carries its traceback."""
     rungs: frozenset[int] = frozenset()
     """Epochs after which trials may have to wait."""
+    custom: Mapping[str, float] = field(default_factory=dict)
+    """Other resources of Ray that a trial takes."""
     data_seed: int = 0
     """Of the search; chooses the scans of trials that are trained on a share of them."""
 
