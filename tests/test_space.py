@@ -180,8 +180,11 @@ REFUSED = [
     ("epochs: {max: .nan}\n" + RNN, "epochs.max: Input should be"),
     ("early_stopping: {reduction: .nan}\n" + RNN, "early_stopping.reduction: Input should be a finite number, not nan"),
     ("early_stopping: {reduction: .inf}\n" + RNN, "early_stopping.reduction: Input should be a finite number, not inf"),
-    ("resources: {custom: {GPU: 1}}\n" + RNN, "GPU: 1: cpus and gpus have keys of their own"),
-    ("resources: {custom: {T4: 0}}\n" + RNN, "T4: 0: cpus and gpus have keys of their own, and others are above zero"),
+    ("resources: {custom: {GPU: 1}}\n" + RNN, "resources.custom: GPU: 1: cpus and gpus have keys of their own"),
+    (
+        "resources: {custom: {T4: 0}}\n" + RNN,
+        "resources.custom: T4: 0: cpus and gpus have keys of their own, and others",
+    ),
     ("resources: {cpus: .inf}\n" + RNN, "resources.cpus: Input should be a finite number, not inf"),
     ("early_stopping: {reduction: 1}\n" + RNN, "early_stopping.reduction: Input should be greater than 1, not 1"),
     ("shared: {l2: 1}\nshared: {l2: 2}\n" + RNN, "line 2: the key 'shared' stands twice; remove one"),
