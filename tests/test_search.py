@@ -263,11 +263,11 @@ def test_few_scans_are_cross_fitted(undealt: Path, tiny: Path, tmp_path: Path) -
 def test_with_a_seed_and_one_trial_at_a_time_a_search_repeats_itself(folder: Path, tiny: Path, tmp_path: Path) -> None:
     tables = []
     for name in ("one", "two"):
-        result = search(tiny, data=folder, storage=tmp_path, name=name, trials=6, concurrent=1, seed=4, console=quiet())
+        result = search(tiny, data=folder, storage=tmp_path, name=name, trials=4, concurrent=1, seed=4, console=quiet())
         timed = ("seconds", "predict_ms")
         tables.append([{k: v for k, v in row.items() if k not in timed} for row in rows(result.folder)])
     assert tables[0] == tables[1]
-    assert len({row["l2"] for row in tables[0]}) == 6
+    assert len({row["l2"] for row in tables[0]}) == 4
 
 
 def test_a_trial_that_fails_or_diverges_ends_alone_with_its_cause(folder: Path, own: Path) -> None:
