@@ -105,6 +105,4 @@ def prepare(aws: Aws, bucket: str, profiles: list[str]) -> None:
 def terminate(aws: Aws, machine: str) -> None:
     """EC2 takes a machine back, as it does with spot machines; whoever runs it pulls its plug."""
     aws.ask("ec2", "terminate_instances", InstanceIds=[machine])
-    until(
-        lambda: machine in [one["InstanceId"] for one in aws.machines("terminated", "shutting-down")], 10, "its end"
-    )
+    until(lambda: machine in [one["InstanceId"] for one in aws.machines("terminated", "shutting-down")], 10, "its end")

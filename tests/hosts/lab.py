@@ -11,7 +11,6 @@ import itertools
 import json
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -102,6 +101,19 @@ class Typed:
         for pid in children(self.process.pid):  # the entrance itself would not hand it on
             subprocess.run(["kill", "-s", "INT", str(pid)], check=False)
 
+    def below(self, word: str) -> list[int]:
+        """The processes that it has started, at any depth, whose command line holds a word."""
+        found, left = [], children(self.process.pid)
+        while left:
+            pid = left.pop()
+            left += children(pid)
+            try:
+                if word in Path(f"/proc/{pid}/cmdline").read_text().split("\0"):
+                    found.append(pid)
+            except OSError:
+                continue
+        return found
+
     def wait(self, seconds: float) -> int:
         """Wait for its end; gives the exit code."""
         try:
@@ -163,8 +175,23 @@ class Host:
             raise ChildProcessError(f"{self.name}: {line}: exit code {done.returncode}:\n{done.stdout[-4000:]}")
         return done.stdout
 
+    def give(self, folder: Path, names: Sequence[str], to: str) -> None:
+        """Copy files and folders into it.
+
+        Args:
+            folder: that holds them here.
+            names: of them.
+            to: a folder there, which may not exist yet.
+        """
+        words = ["tar", "-C", str(folder), "--exclude", "__pycache__", "-cf", "-", *names]
+        with subprocess.Popen(words, stdout=subprocess.PIPE) as packed:
+            there = self.entrance(f"mkdir -p {to} && tar -C {to} --no-same-owner -xf -")
+            subprocess.run(there, stdin=packed.stdout, check=True)
+        if packed.returncode:
+            raise ChildProcessError(f"{self.name}: tar of {names} fails")
+
     def type(self, line: str) -> Typed:
-        """Start a line of a shell."""
+        """Start a line of a shell, whose last command takes the shell's place."""
         before, _, last = line.rpartition("&& ")
         log = self._folder / f"{self.name}-{len(self._typed)}.log"
         typed = Typed(self.entrance(f"{before}{'&& ' if before else ''}exec {last}"), line, log)
@@ -184,11 +211,12 @@ class Lab:
     """Hosts on a switch; a context manager, at whose end nothing of them is left.
 
     Args:
-        image: of all hosts.
+        image: of its hosts.
     """
 
-    def __init__(self, image: Image) -> None:
-        self._image = image
+    def __init__(self, image: Image | None = None) -> None:
+        self.image = image or Image()
+        """Of the hosts that are started from now on."""
         self._lock = threading.Lock()
         self._cables = itertools.count()
         self.hosts: dict[str, Host] = {}
@@ -251,8 +279,8 @@ class Lab:
                 packages=str(self._packages or ""),
                 venv=sys.prefix,
                 keys=keys,
-                files=dict(self._image.files),
-                shell=list(self._image.shell),
+                files=dict(self.image.files),
+                shell=list(self.image.shell),
             )
             console = self.folder / f"console-{name}.log"
             host = self._boot(told, console)

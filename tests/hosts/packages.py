@@ -1,4 +1,4 @@
-"""sshd and rsync of the hosts: those of this machine, or out of Debian's packages, which are unpacked and not installed."""
+"""sshd and rsync of the hosts: this machine's, or out of Debian's packages, which are unpacked and not installed."""
 
 from __future__ import annotations
 
