@@ -279,7 +279,7 @@ def check_journal(aws: Aws, trials: dict[str, int]) -> None:
     assert before
     assert after
     assert records[-1]["kind"] == "close"
-    assert records[-1]["status"] == "complete"
+    assert records[-1]["status"] == "done"
 
 
 def light(other: Laptop) -> None:
