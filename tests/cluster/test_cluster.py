@@ -107,7 +107,7 @@ def derived() -> str:
     types = told["available_node_types"]
     for other in ("gpu_spot_bigger", "gpu_on_demand"):
         del types[other]
-    types["gpu_spot"] |= {"resources": {"CPU": 1}, "max_workers": 2}
+    types["gpu_spot"] |= {"resources": {"CPU": 1, "GPU": 0}, "max_workers": 2}  # else Ray goes by the instance type
     return yaml.safe_dump(told, sort_keys=False)
 
 

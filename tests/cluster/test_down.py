@@ -8,6 +8,7 @@ import sys
 import tempfile
 import uuid
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ from cluster_files import GOOD, OWN
 from tunelab import cluster_commands
 from tunelab.cli import main
 from tunelab.cluster import down as down_module
+from tunelab.cluster import remote, where
 from tunelab.cluster.file import ClusterFile, load_cluster_file
+from tunelab.cluster.jobs import Job
 from tunelab.cluster.where import mark_of
 from tunelab.errors import ClusterError
 
@@ -268,7 +271,31 @@ def test_it_does_not_ask_a_script(
     assert ray_down["calls"] == 1
 
 
-def test_without_a_head_nobody_is_asked(
-    ec2: Any, file: ClusterFile, ray_down: dict[str, Any], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_without_a_head_nobody_is_asked(ec2: Any, file: ClusterFile) -> None:
     assert cluster_commands._still_needed(file) == ""
+
+
+@pytest.mark.parametrize(
+    ("jobs", "said"),
+    [
+        ({"first": "SUCCEEDED", "second": "STOPPED"}, ""),
+        ({}, ""),
+        ({"first": "RUNNING", "second": "FAILED", "third": "PENDING"}, "first, third: still running there, and "),
+        (ClusterError("no tunnel"), "The cluster does not say whether searches run on it (no tunnel)"),
+    ],
+)
+def test_searches_that_run_are_named(
+    file: ClusterFile, monkeypatch: pytest.MonkeyPatch, jobs: dict[str, str] | ClusterError, said: str
+) -> None:
+    class Known:
+        def all(self) -> list[Job]:
+            if isinstance(jobs, ClusterError):
+                raise jobs
+            rest: Any = {"storage": "", "begun": None, "exit_code": None, "message": ""}
+            return [Job(run=run, status=status, **rest) for run, status in jobs.items()]
+
+    monkeypatch.setattr(where, "running", lambda _: None)
+    monkeypatch.setattr(remote, "jobs_of", lambda _: nullcontext(Known()))
+    found = cluster_commands._still_needed(file)
+    assert found.startswith(said)
+    assert bool(found) == bool(said)

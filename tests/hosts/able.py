@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
+from pathlib import Path
 
 from hosts.packages import there
 
@@ -22,6 +24,9 @@ COMMANDS = {
     "useradd": "passwd",
 }
 """What is called, and Debian's package of it."""
+FOLDER = "/var/tmp"
+"""Where labs keep what all their hosts see."""
+GIB = 5
 _TRY = """
 set -e
 mount --make-rprivate /
@@ -50,9 +55,12 @@ def why_not() -> str:
             return f"{name} is not installed (apt-get install {package})"
     if not there() and shutil.which("apt-get") is None:
         return "sshd and rsync are not installed, and there is no apt-get to fetch them with"
-    if os.stat(sys.base_prefix).st_dev != os.stat("/").st_dev:
-        return f"Python lies in {sys.base_prefix}, which is mounted, and hosts would not see it"
-    with tempfile.TemporaryDirectory(prefix="tunelab-able-", dir="/var/tmp") as folder:
+    for path in (sys.base_prefix, FOLDER):
+        if os.stat(path).st_dev != os.stat("/").st_dev:
+            return f"{path} is mounted, and hosts would not see it"
+    if (free := _free_gib()) < GIB:
+        return f"{free:.1f} GiB of memory are free, and a cluster of four machines takes {GIB}"
+    with tempfile.TemporaryDirectory(prefix="tunelab-able-", dir=FOLDER) as folder:
         tried = subprocess.run(
             ["unshare", "--mount", "--uts", "--ipc", "--net", "--pid", "--fork", "sh", "-c", _TRY, folder, sys.prefix],
             capture_output=True,
@@ -60,3 +68,9 @@ def why_not() -> str:
             check=False,
         )
     return "" if tried.returncode == 0 else (tried.stderr.strip().splitlines() or ["unshare fails"])[-1]
+
+
+def _free_gib() -> float:
+    found = re.search(r"^MemAvailable: +(\d+) kB$", Path("/proc/meminfo").read_text(), re.MULTILINE)
+    assert found
+    return int(found[1]) / 2**20

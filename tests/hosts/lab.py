@@ -2,7 +2,7 @@
 
 Nothing here has a name outside of the lab, so several labs do not meet: the switch is a network namespace that lives as
 long as one process does, and so is every host. All of these processes end with the one that made the lab, even when
-that is killed; then a folder below ``/var/tmp`` is all that is left.
+that is killed; then a folder below :data:`FOLDER` is all that is left.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from types import TracebackType
 from typing import Self
 
 from hosts import inside
+from hosts.able import FOLDER
 from hosts.packages import unpacked
 
 BITS = 16
@@ -223,7 +224,7 @@ class Lab:
         """By name, those that were unplugged too."""
 
     def __enter__(self) -> Self:
-        self.folder = Path(tempfile.mkdtemp(prefix="tunelab-hosts-", dir="/var/tmp"))
+        self.folder = Path(tempfile.mkdtemp(prefix="tunelab-hosts-", dir=FOLDER))
         self.folder.chmod(0o755)
         try:
             self._packages = unpacked(self.folder / "packages")
