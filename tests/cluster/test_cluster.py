@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +20,10 @@ import pytest
 import yaml
 from hosts.able import why_not
 from hosts.aws import REGION, URL, Aws, prepare, terminate
+from hosts.host import Host, until
 from hosts.hypervisor import Hypervisor
-from hosts.lab import Host, Image, Lab, Typed, until
+from hosts.lab import Image, Lab
+from hosts.laptop import Laptop, Story
 
 pytestmark = pytest.mark.cluster
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,44 +36,6 @@ KEY = f"ray-autoscaler_{REGION}"
 TOOLS = ("hatchling", "trove-classifiers", "pathspec")
 """What the package is built with, and what that needs beside our own packages; a host has no network to fetch it."""
 MOST_EPOCHS = 16
-
-
-@dataclass
-class Story:
-    """What happened, for the transcript."""
-
-    begun: float = field(default_factory=time.time)
-    lines: list[tuple[float, str]] = field(default_factory=list)
-    typed: list[tuple[float, str, Typed]] = field(default_factory=list)
-
-    def tell(self, what: str) -> None:
-        self.lines.append((time.time(), f"-- {what}"))
-
-    def text(self, hypervisor: Hypervisor) -> str:
-        told = [*self.lines, *((when, f"-- {what}") for when, what in hypervisor.events)]
-        told += [(when, f"{host}$ {typed.line}\n{typed.said}") for when, host, typed in self.typed]
-        return "\n".join(
-            f"[{(when - self.begun) // 60:.0f}:{(when - self.begun) % 60:02.0f}] {what}" for when, what in sorted(told)
-        )
-
-
-class Laptop:
-    """Someone's machine, in a folder with a cluster file."""
-
-    def __init__(self, host: Host, story: Story) -> None:
-        self.host = host
-        self._story = story
-
-    def type(self, line: str) -> Typed:
-        typed = self.host.type(f"cd ~/clone && {line}")
-        typed.line = line
-        self._story.typed.append((time.time(), self.host.name, typed))
-        return typed
-
-    def do(self, line: str, seconds: float = 120, code: int = 0) -> str:
-        typed = self.type(line)
-        assert typed.wait(seconds) == code, f"{line}:\n{typed.said[-6000:]}"
-        return typed.said
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -117,7 +80,7 @@ def cloud(story: Story) -> Iterator[tuple[Lab, Aws]]:
     with Lab() as lab:
         tools = lab.folder / "tools"
         pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(tools), *TOOLS]
-        subprocess.run(pip, check=True, timeout=120)
+        subprocess.run(pip, check=True, timeout=120, capture_output=True)
         lab.image = image(tools)
         aws = Aws(lab)
         prepare(aws, BUCKET, ["tunelab-head", "tunelab-worker"])
@@ -126,7 +89,7 @@ def cloud(story: Story) -> Iterator[tuple[Lab, Aws]]:
                 yield lab, aws
             finally:
                 EVIDENCE.parent.mkdir(exist_ok=True)
-                EVIDENCE.write_text(story.text(hypervisor))
+                EVIDENCE.write_text(story.text(hypervisor.events))
         aws.close()
         assert hypervisor.failed is None
 
@@ -180,9 +143,10 @@ def test_from_ray_up_to_the_end_of_all_costs() -> None:
         search.until(rf"^Where: cluster tunelab, head \S+ \({head}\): cluster.yaml, brought up from here$", 60)
         search.until(f"^Handed over to .* as lab; results go to {RUNS}/lab$", 60)
         until(lambda: len(workers(aws)) == 2, 180, "two workers")
-        search.until(r"leads: trial 0001", 240)
+        search.until(r"leads: trial 000\d", 240)
 
         lost, trials = unplug_a_worker(lab.hosts[head], aws, story)
+        search.until(f"goes on in another process: trial ({'|'.join(trials)}) ", 60)
 
         # the line breaks, and the laptop opens it again
         until(lambda: search.below("-N"), 5, "a tunnel")
@@ -192,7 +156,7 @@ def test_from_ray_up_to_the_end_of_all_costs() -> None:
         search.until("^The line to the cluster broke .* opening it again. The search goes on there.$", 60)
         until(lambda: search.below("-N"), 60, "another tunnel")
         assert search.below("-N") != [tunnel]
-        search.until(r"opening it again(?s:.*)goes on in another process: trial", 120)
+        search.until(r"opening it again(?s:.*)trials, .*: trial \d{4} ", 120)
 
         # who goes leaves the search running
         story.tell("Ctrl-C on the laptop")
@@ -239,23 +203,30 @@ def second_laptop(lab: Lab, laptop: Laptop, story: Story) -> Laptop:
     return other
 
 
-def unplug_a_worker(head: Host, aws: Aws, story: Story) -> tuple[str, dict[str, int]]:
-    """Take the older worker away while both train; gives it, and the trials with their epochs shortly before."""
+def unplug_a_worker(head: Host, aws: Aws, story: Story) -> tuple[str, set[str]]:
+    """Take the older worker away while both train, until that costs a trial its process; gives it, and the trials."""
     trials: dict[str, int] = {}
+
+    def journal() -> list[dict[str, Any]]:
+        return parsed(head.run("cat /home/ubuntu/tunelab-runs/runs/lab/journal.jsonl"))
 
     def both_train() -> bool:
         nonlocal trials
-        trials = underway(parsed(head.run("cat /home/ubuntu/tunelab-runs/runs/lab/journal.jsonl")))
+        trials = underway(journal())
         return len(trials) == 2 and all(1 <= epoch <= MOST_EPOCHS * 0.6 for epoch in trials.values())
 
-    until(both_train, 180, "two trials in mid-training")
-    machine = workers(aws)[0]
-    story.tell(f"AWS takes {machine} back; on it and the other one: {trials}")
-    terminate(aws, machine)
-    return machine, trials
+    for _ in range(3):  # a trial may end in the second before its machine does
+        until(both_train, 180, "two trials in mid-training")
+        machine = workers(aws)[0]
+        story.tell(f"AWS takes {machine} back; on it and the other one, trials and their epochs: {trials}")
+        terminate(aws, machine)
+        with suppress(TimeoutError):
+            until(lambda: any(record["kind"] == "failure" for record in journal()), 60, "a lost trial")
+            return machine, set(trials)
+    raise AssertionError("no trial was lost with its machine")
 
 
-def check_journal(aws: Aws, trials: dict[str, int]) -> None:
+def check_journal(aws: Aws, trials: set[str]) -> None:
     """One of the trials was lost, went on from where it was, and was told no epoch twice."""
     records = parsed(aws.object(BUCKET, "runs/lab/journal.jsonl"))
     assert [record["seq"] for record in records] == list(range(len(records)))
@@ -304,6 +275,19 @@ def nothing_left(lab: Lab, aws: Aws, laptop: Laptop, said: str) -> None:
         30,
         "the end of all machines",
     )
-    assert f"key pair {KEY}" in said
-    assert laptop.host.run("ls ~/.ssh /tmp").count("ray-") == 0
+    assert f"Ended: key pair {KEY} and ~/.ssh/{KEY}.pem" in said
+    assert f"Nothing of tunelab is left in {REGION} that costs; results stay in {RUNS}" in said
+    assert "ray-" not in laptop.host.run("ls ~/.ssh; ls -d /tmp/ray-config-* 2> /dev/null || true")
     assert laptop.host.run("cat ~/.ssh/tunelab_known_hosts") == ""
+    until(lambda: busy(laptop.host) == [], 30, "a laptop without processes of ssh and Ray")
+    asked = len(aws.requests_of(laptop.host))
+    where = "from pathlib import Path; from tunelab.cluster.where import place"
+    why = laptop.do(f"python -c '{where}; print(place(address=None, local=False, file=None, folder=Path()).why)'")
+    assert "no ray up of cluster.yaml from here" in why
+    assert len(aws.requests_of(laptop.host)) == asked
+
+
+def busy(host: Host) -> list[str]:
+    """The command lines of Ray and of ssh's clients there."""
+    lines = host.run("for one in /proc/[0-9]*; do tr '\\0' ' ' < $one/cmdline && echo; done 2> /dev/null || true")
+    return [line for line in lines.splitlines() if re.match(r"ssh |ray|\S*/ray/|\S*python\S* .*ray", line)]

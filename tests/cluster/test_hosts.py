@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hosts.able import why_not
-from hosts.lab import Host, Image, Lab, until
+from hosts.host import Host, until
+from hosts.lab import Image, Lab
 
 pytestmark = pytest.mark.cluster
 
@@ -86,6 +90,33 @@ def test_what_goes_wrong_ends_the_hosts_too(error: type[BaseException]) -> None:
     lab, host = kept[0]
     assert not host.up
     assert list(traces(lab)) == []
+
+
+def test_a_killed_test_leaves_no_process() -> None:
+    code = """
+import time
+from hosts.lab import Lab
+lab = Lab().__enter__()
+lab.start('one', '172.31.0.5')
+print(lab.folder, flush=True)
+time.sleep(99)
+"""
+    tests = str(Path(__file__).parents[1])
+    test = subprocess.Popen(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": tests},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert test.stdout
+    lab = Lab()
+    lab.folder = Path(test.stdout.readline().strip())
+    assert len(list(traces(lab))) > 1
+    test.kill()
+    test.wait()
+    test.stdout.close()
+    until(lambda: list(traces(lab)) == [str(lab.folder)], 20, "the end of its hosts")
+    shutil.rmtree(lab.folder)
 
 
 def test_a_host_that_does_not_start_says_why() -> None:

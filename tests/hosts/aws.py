@@ -8,7 +8,8 @@ import subprocess
 import threading
 from typing import Any
 
-from hosts.lab import Host, Lab, until
+from hosts.host import Host, until
+from hosts.lab import Lab
 
 ADDRESS = "172.31.255.2"
 REGION = "us-west-2"
