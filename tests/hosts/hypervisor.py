@@ -58,8 +58,7 @@ class Hypervisor:
             public = machine.get("PublicIpAddress", "")
             self._lab.start(name, machine["PrivateIpAddress"], public=public, keys=key)
             market = machine.get("InstanceLifecycle", "on demand")
-            profile = machine.get("IamInstanceProfile", {}).get("Arn", "none").rpartition("/")[2]
-            self._tell(f"{name} boots: {machine['InstanceType']}, {market}, profile {profile}")
+            self._tell(f"{name} boots: {machine['InstanceType']}, {market}")
         elif host is not None and host.up and state not in ("pending", "running"):
             host.unplug()
             self._tell(f"{name} is unplugged: {state}")
