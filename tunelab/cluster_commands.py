@@ -6,17 +6,21 @@ import argparse
 import math
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tunelab.command import command
 from tunelab.errors import ClusterError, UsageError
+
+if TYPE_CHECKING:
+    from tunelab.cluster.file import ClusterFile
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declare the commands."""
     cluster = commands.add_parser(
         "cluster",
-        help="check a cluster file, price it, and print the rights that it needs",
-        description="Check a cluster file, price it, and print the rights that it needs.",
+        help="check a cluster file, price it, print the rights that it needs, and end the cluster",
+        description="Check a cluster file, price it, print the rights that it needs, and end the cluster.",
         epilog="example: tunelab cluster check cluster.yaml",
     )
     kinds = cluster.add_subparsers(required=True, metavar="COMMAND")
@@ -49,6 +53,16 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     price.add_argument("file", metavar="FILE", help="the file of `ray up`")
     price.add_argument("--hours", type=_hours, metavar="H", help="that the cluster is up, such as 8 or 0.5")
     price.set_defaults(run=_price)
+
+    down = command(
+        kinds,
+        "down",
+        "end a cluster and its costs: machines, Ray's key pair, and what this machine remembers of it",
+        "tunelab cluster down cluster.yaml",
+    )
+    down.add_argument("file", metavar="FILE", help="the file of `ray up`")
+    down.add_argument("--yes", action="store_true", help="do not ask, on a terminal, when searches still run")
+    down.set_defaults(run=_down)
 
 
 def _check(args: argparse.Namespace) -> int:
@@ -100,6 +114,35 @@ def _price(args: argparse.Namespace) -> int:
     if args.hours is not None and (cost := known.estimate(args.hours)) is not None:
         print(f"{args.hours:g} hours: {cost[0]:.2f} to {cost[1]:.2f} US dollars")
     return 0
+
+
+def _down(args: argparse.Namespace) -> int:
+    from tunelab.cluster.down import down
+    from tunelab.cluster.file import load_cluster_file
+
+    file = load_cluster_file(Path(args.file))
+    if not args.yes and sys.stdin.isatty() and (why := _still_needed(file)):
+        print(f"{why}; end the cluster all the same? [y/N] ", end="", flush=True)
+        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+            print("Nothing was ended.")
+            return 0
+    down(file, lambda line: print(line, flush=True))
+    return 0
+
+
+def _still_needed(file: ClusterFile) -> str:
+    """Why somebody may want a cluster to go on; empty when nobody does."""
+    from tunelab.cluster.remote import jobs_of
+    from tunelab.cluster.where import NoHeadError, running
+
+    try:
+        with jobs_of(running(file)) as jobs:
+            searches = [job.run for job in jobs.all() if not job.over]
+    except NoHeadError:
+        return ""
+    except ClusterError as error:
+        return f"The cluster does not say whether searches run on it ({error})"
+    return f"{', '.join(searches)}: still running there, and unfinished trials lose epochs" if searches else ""
 
 
 def _hours(text: str) -> float:

@@ -129,15 +129,21 @@ def running(file: ClusterFile) -> Cluster:
 
 def mark_of(file: ClusterFile) -> Mapping[str, Any] | None:
     """What ``ray up`` made of a cluster file on this machine, the newest first; None: it was not run here."""
-    for made in _marks():
-        ours, theirs = file.mapping("provider"), made.get("provider") or {}
-        same = made.get("cluster_name") == file.name
-        if same and all(ours.get(key) == theirs.get(key) for key in ("type", "region", "head_ip")):
-            return made
-    return None
+    return next((made for _, made in marks_of(file)), None)
 
 
-def _marks() -> Iterator[Mapping[str, Any]]:
+def marks_of(file: ClusterFile) -> list[tuple[Path, Mapping[str, Any]]]:
+    """All that Ray's launcher made of a cluster's file on this machine, the newest first, and where it lies."""
+    ours = file.mapping("provider")
+    return [
+        (path, made)
+        for path, made in _marks()
+        if made.get("cluster_name") == file.name
+        and all(ours.get(key) == (made.get("provider") or {}).get(key) for key in ("type", "region", "head_ip"))
+    ]
+
+
+def _marks() -> Iterator[tuple[Path, Mapping[str, Any]]]:
     paths = [path for path in Path(tempfile.gettempdir()).glob("ray-config-*") if path.is_file()]
     for path in sorted(paths, key=lambda path: path.stat().st_mtime, reverse=True):
         try:
@@ -147,7 +153,7 @@ def _marks() -> Iterator[Mapping[str, Any]]:
         except (OSError, ValueError):
             continue
         if isinstance(content, dict) and isinstance(made := content.get("config"), dict):
-            yield made
+            yield path, made
 
 
 def _aws_head(file: ClusterFile) -> tuple[str, str]:
