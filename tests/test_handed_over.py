@@ -61,8 +61,8 @@ def test_it_refuses_where_packages_are_lacking(
     assert calls == []
     there = metadata.version("numpy")
     assert capsys.readouterr().err == (
-        f"tunelab: the cluster lacks what tunelab needs: numpy>=999 is needed, and there is {there}; no-such-package is "
-        "not installed; install it on all its machines with: ray up cluster.yaml\n"
+        f"tunelab: the cluster lacks what tunelab needs: numpy>=999 is needed, and there is {there}; no-such-package "
+        "is not installed; install it on all its machines with: ray up cluster.yaml\n"
     )
     assert not (tmp_path / "home").exists()
 
@@ -73,7 +73,8 @@ def test_it_tells_what_differs_and_goes_on(
     tell(monkeypatch, versions={**asked()["versions"], "ray": "2.0.0"})
     assert handed_over.main(["search"]) == 7
     assert capsys.readouterr().out == (
-        f"Note: ray {metadata.version('ray')} on the cluster, 2.0.0 where the search was started; the cluster's computes.\n"
+        f"Note: ray {metadata.version('ray')} on the cluster, 2.0.0 where the search was started; "
+        "the cluster's computes.\n"
     )
     monkeypatch.delenv(ASKED, raising=False)
     assert handed_over.main(["search"]) == 7, "typed by hand on a head, nothing is known of another side"
