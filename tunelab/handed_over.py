@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tunelab.cli import main as command
-from tunelab.cluster.package import HERE, SPACE
+from tunelab.cluster.package import HERE, SPACES
 from tunelab.cluster.versions import ASKED, differences, missing
 from tunelab.errors import ClusterError
 
@@ -27,7 +27,7 @@ def main(argv: Sequence[str]) -> int:
     """Check, then run the command.
 
     Args:
-        argv: of the command line; :data:`HERE` stands for the space that was taken along.
+        argv: of the command line; :data:`HERE` stands before the name of the space that was taken along.
     """
     said = json.loads(os.environ.pop(ASKED, "{}"))
     if lacking := missing(said.get("needs", ())):
@@ -36,11 +36,11 @@ def main(argv: Sequence[str]) -> int:
         return ClusterError.exit_code
     for line in differences(said.get("versions", {})):
         print(f"Note: {line}; the cluster's computes.", flush=True)
-    taken = Path(SPACE).absolute()
+    taken = Path(SPACES).absolute()
     folder = FOLDER.expanduser()
     folder.mkdir(parents=True, exist_ok=True)
     os.chdir(folder)  # what was taken along is removed when no job needs it any more
-    return command([str(taken) if word == HERE else word for word in argv])
+    return command([str(taken / word.removeprefix(HERE)) if word.startswith(HERE) else word for word in argv])
 
 
 if __name__ == "__main__":

@@ -136,6 +136,7 @@ def policies(names: Names) -> Policies:
                     "ec2:DescribeSubnets",
                     "ec2:DescribeSecurityGroups",
                     "ec2:DescribeImages",
+                    "ec2:DescribeKeyPairs",
                     "servicequotas:GetServiceQuota",
                 ],
                 "Resource": "*",
@@ -145,6 +146,12 @@ def policies(names: Names) -> Policies:
                 "Effect": "Allow",
                 "Action": ["ec2:CreateSecurityGroup", "ec2:AuthorizeSecurityGroupIngress"],
                 "Resource": [_ec2(names, "security-group/*"), _ec2(names, "vpc/*")],
+            },
+            {
+                "Sid": "RaysKeyPair",  # where the file names no key, Ray makes one of this name
+                "Effect": "Allow",
+                "Action": "ec2:CreateKeyPair",
+                "Resource": _ec2(names, "key-pair/ray-autoscaler*"),
             },
             *_bucket(names),
         ),

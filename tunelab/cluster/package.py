@@ -14,51 +14,42 @@ from tunelab.errors import UsageError
 from tunelab.files import size_text
 from tunelab.space import Space, shipped
 
-SPACE = "space.yaml"
-"""The user's space, in the folder that is taken along."""
-HERE = "@space"
+SPACES = "space"
+"""Folder of the user's space, in the one that is taken along; the file keeps its name, which may be the space's."""
+HERE = "@space/"
 """Stands for it on the command line that goes along."""
 MOST_BYTES = 100_000_000
 """Of all that is taken along; Ray takes 500 MB and sends it to every node."""
 _LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.pyc", ".*")
 
 
-def packed(folder: Path, space: Path | None) -> None:
+def packed(folder: Path, space: Space, path: Path | None) -> None:
     """Put together what is taken along.
 
     Args:
         folder: an empty one.
-        space: the user's; None: one that comes with tunelab.
+        space: that is searched; the modules of the user's own families are taken along.
+        path: the user's file of it; None: one that comes with tunelab.
 
     Raises:
-        UsageError: the space cannot be read, a module of its families is not found, or all of it is too much.
+        UsageError: a module of its families is not found, or all of it is too much.
     """
     shutil.copytree(Path(__file__).parents[1], folder / "tunelab", ignore=_LEFT_OUT)
     if not (folder / "tunelab" / "search_spaces").exists():
         shutil.copytree(shipped("quick.yaml").parent, folder / "search_spaces", ignore=_LEFT_OUT)
-    if space is not None:
-        shutil.copyfile(space, folder / SPACE)
+    if path is not None:
+        (folder / SPACES).mkdir()
+        shutil.copyfile(path, folder / SPACES / path.name)
+    _take_modules(folder, space)
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     if size > MOST_BYTES:
         raise UsageError(
-            f"{space}: with the modules of its families {size_text(size)}, more than {size_text(MOST_BYTES)} are taken "
-            "along; keep data out of their package"
+            f"{space.source}: with the modules of its families {size_text(size)}, and no more than "
+            f"{size_text(MOST_BYTES)} are taken along; keep data out of their package"
         )
 
 
-def take_modules(folder: Path, space: Space) -> list[str]:
-    """Take the modules of a user's own families along.
-
-    Args:
-        folder: as of :func:`packed`.
-        space: that names them.
-
-    Returns:
-        Their names.
-
-    Raises:
-        UsageError: one is not found here.
-    """
+def _take_modules(folder: Path, space: Space) -> None:
     named = [*space.families, *(start.family for start in space.start_from)]
     tops = sorted({name.partition(":")[0].partition(".")[0] for name in named if ":" in name} - {"tunelab"})
     for top in tops:
@@ -70,7 +61,6 @@ def take_modules(folder: Path, space: Space) -> list[str]:
             raise UsageError(f"{space.source}: family: the module {top} is not found here; put it on PYTHONPATH")
         origin = Path(found.origin)
         if found.submodule_search_locations:
-            shutil.copytree(origin.parent, folder / top, ignore=_LEFT_OUT)
+            shutil.copytree(origin.parent, folder / top, ignore=_LEFT_OUT, dirs_exist_ok=True)
         else:
             shutil.copyfile(origin, folder / origin.name)
-    return tops

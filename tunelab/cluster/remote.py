@@ -18,7 +18,7 @@ from pathlib import Path
 
 from tunelab.cluster.file import ClusterFile
 from tunelab.cluster.jobs import Job, Jobs, token_of
-from tunelab.cluster.package import HERE, packed, take_modules
+from tunelab.cluster.package import HERE, packed
 from tunelab.cluster.tunnel import Tunnel
 from tunelab.cluster.versions import ASKED, asked
 from tunelab.cluster.where import Cluster
@@ -71,14 +71,15 @@ def hand_over(cluster: Cluster, search: Asked) -> int:
     space = load_space(path or shipped("quick.yaml"))
     name = run_name(search.name, space.name)
     _, url = places(storage, name)
-    words = [HERE if word == search.space else word for word in without(search.words, OURS)]
+    words = without(search.words, OURS)
+    if path is not None:
+        words = [HERE + path.name if word == search.space else word for word in words]
     words += ["--address", "auto", "--storage", storage, "--name", name]
     if search.gpus is None and space.resources.gpus is None and gpus_there(file):
         words += ["--gpus-per-trial", "1"]
     with tempfile.TemporaryDirectory(prefix="tunelab-job-") as temporary, jobs_of(cluster) as jobs:
         folder = Path(temporary)
-        packed(folder, path)
-        take_modules(folder, space)
+        packed(folder, space, path)
         command = shlex.join(["python", "-u", "-m", "tunelab.handed_over", "search", *words])
         jobs.submit(name, command, folder, url, {ASKED: json.dumps(asked())})
         say(f"Handed over to {cluster.head.host} as {name}; results go to {url}")
@@ -143,7 +144,9 @@ def without(words: Sequence[str], options: Sequence[str]) -> list[str]:
     value = False
     for word in words:
         named = word.partition("=")[0]
-        if value or named in options:
+        # as the command line takes it: the beginning of a name is enough where no other begins so
+        ours = len(named) > len("--") and any(option.startswith(named) for option in options)
+        if value or ours:
             value = not value and "=" not in word
         else:
             kept.append(word)

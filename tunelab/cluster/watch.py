@@ -12,6 +12,7 @@ cluster's file to say (``InstanceInitiatedShutdownBehavior: terminate``).
 from __future__ import annotations
 
 import argparse
+import http.client
 import json
 import os
 import signal
@@ -40,9 +41,9 @@ def jobs_run(address: str = DASHBOARD) -> bool:
         request.add_header("Authorization", f"Bearer {token}")
     try:
         with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310
-            return any(job.get("status") not in OVER for job in json.load(answer))
-    except (OSError, ValueError):
-        return False
+            return any(job["status"] not in OVER for job in json.load(answer))
+    except (OSError, ValueError, TypeError, LookupError, http.client.HTTPException):
+        return False  # a watch that ended by what it was told would end nothing any more
 
 
 def head_answers(host: str, port: int = GCS_PORT) -> bool:
@@ -82,9 +83,11 @@ def watch(needed: Callable[[], bool], minutes: float, shutdown: Sequence[str], p
         The command's exit code.
     """
     last = time.monotonic()
-    while time.monotonic() - last < minutes * 60:
+    while True:  # a look comes right before the end, however long the machine stood still between two
         if needed():
             last = time.monotonic()
+        elif time.monotonic() - last >= minutes * 60:
+            break
         time.sleep(poll)
     print(f"{datetime.now():%Y-%m-%d %H:%M:%S} nobody has needed this machine for {minutes:g} minutes", flush=True)
     return subprocess.run(shutdown, check=False).returncode

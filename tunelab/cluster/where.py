@@ -11,13 +11,17 @@ import json
 import os
 import socket
 import tempfile
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tunelab.cluster.file import ClusterFile, load_cluster_file
 from tunelab.errors import ClusterError, UsageError
+
+T = TypeVar("T")
 
 FILE = "cluster.yaml"
 ASK_SECONDS = 3.0
@@ -168,11 +172,11 @@ def _aws_head(file: ClusterFile) -> tuple[str, str]:
         region_name=file.region or None,
     )
     wanted = {"tag:ray-cluster-name": file.name, "tag:ray-node-type": "head", "instance-state-name": "running"}
+    filters = [{"Name": name, "Values": [value]} for name, value in wanted.items()]
     try:
-        found = boto3.client("ec2", config=patient).describe_instances(
-            Filters=[{"Name": name, "Values": [value]} for name, value in wanted.items()]
-        )
-    except (BotoCoreError, ClientError) as error:
+        client = boto3.client("ec2", config=patient)
+        found = _within(ASK_SECONDS, lambda: client.describe_instances(Filters=filters))
+    except (BotoCoreError, ClientError, TimeoutError) as error:
         raise ClusterError(f"{file.path}: AWS ({file.region}) does not say whether the head runs: {error}") from error
     machines = [one for reservation in found["Reservations"] for one in reservation["Instances"]]
     if not machines:
@@ -182,6 +186,28 @@ def _aws_head(file: ClusterFile) -> tuple[str, str]:
     if not host:
         raise ClusterError(f"{file.path}: the head {machine['InstanceId']} has no address yet; try again in a minute")
     return str(host), str(machine["InstanceId"])
+
+
+def _within(seconds: float, ask: Callable[[], T]) -> T:
+    """What a question comes to. Its own timeouts know nothing of names that are looked up, and of answers by drops.
+
+    Raises:
+        TimeoutError: it took too long; it is left behind.
+        Exception: whatever it raised.
+    """
+    answered: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            answered.set_result(ask())
+        except Exception as error:  # noqa: BLE001 - told to whoever waits
+            answered.set_exception(error)
+
+    threading.Thread(target=run, daemon=True, name="tunelab-ask").start()
+    try:
+        return answered.result(seconds)
+    except TimeoutError:
+        raise TimeoutError(f"no answer within {seconds:g} s") from None
 
 
 def _local_head(file: ClusterFile) -> str:
