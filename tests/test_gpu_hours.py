@@ -89,7 +89,10 @@ def test_a_killed_run_counts_what_it_used_before(tmp_path: Path, two_gpus: str) 
     assert run.start("resume", str(run.run), "--address", two_gpus, "--gpu-hours", str(used)).end() == 0, run.said
     new = run.records()[len(before) :]
     assert not {r["kind"] for r in new} & {"suggestion", "resumed", "start", "result"}
-    assert {r["cause"] for r in new if r["kind"] == "end"} == {"the GPU-hours were used"}
+    waited = {r["trial"] for r in before if r["kind"] == "wait"}
+    ended = {r["trial"]: r["cause"] for r in new if r["kind"] == "end"}
+    assert {cause for trial, cause in ended.items() if trial not in waited} == {"the GPU-hours were used"}
+    assert all("not among the best" in cause for trial, cause in ended.items() if trial in waited)
     assert new[-1]["reason"] == "the GPU-hours were used"
     assert "Why the search ended: the GPU-hours were used." in run.said
 
