@@ -149,7 +149,11 @@ class Proxy:
             if not self._whole:
                 here.close()
                 continue
-            there = socket.create_connection(("127.0.0.1", self._port))
+            try:
+                there = socket.create_connection(("127.0.0.1", self._port))
+            except OSError:
+                here.close()
+                continue
             self._pairs += [here, there]
             for pair in ((here, there), (there, here)):
                 threading.Thread(target=self._pump, args=pair, daemon=True).start()
