@@ -6,7 +6,7 @@ import argparse
 
 import pytest
 
-from tunelab.command import hours, positive, seconds, share, size
+from tunelab.command import dollars, hours, positive, seconds, share, size
 
 
 @pytest.mark.parametrize(
@@ -51,6 +51,14 @@ def test_gpu_hours():
         with pytest.raises(argparse.ArgumentTypeError) as caught:
             hours(text)
         assert str(caught.value) == f"{text!r} is no number of GPU-hours; write such as 2 or 0.5"
+
+
+def test_dollars():
+    assert (dollars("20"), dollars("$2.5"), dollars("0")) == (20.0, 2.5, 0.0)
+    for text in ("", "$", "two", "2 USD", "-1", "nan", "inf"):
+        with pytest.raises(argparse.ArgumentTypeError) as caught:
+            dollars(text)
+        assert str(caught.value) == f"{text!r} is no number of US dollars; write such as 20 or 2.5"
 
 
 def test_resources():

@@ -20,7 +20,7 @@ def pace(trials: float = 10, **given: Any) -> Pace:
 
 
 def ahead(*paces: Pace, **given: Any) -> Forecast:
-    all_of = {"trials": round(sum(one.trials for one in paces)), "seconds": None, "gpu_hours": None}
+    all_of = {"trials": round(sum(one.trials for one in paces)), "seconds": None, "gpu_hours": None, "paid": None}
     limits = Limits(**{name: given.pop(name, value) for name, value in all_of.items()})
     usual = {"folds": 0, "places": 1, "gpus": 0.0, "before": 0.0, "after": 0.0}
     return forecast(paces, rules(max_epochs=10, grace=10), limits, **{**usual, **given})
@@ -116,6 +116,13 @@ def test_without_a_number_of_trials_the_mean_of_some_tells_how_many_there_will_b
     assert told.trials == pytest.approx(30)
     assert told.epochs == pytest.approx(300)
     assert ahead(pace(100), trials=None, seconds=5.0, before=9.0).trials == 0
+
+
+def test_money_ends_a_search_as_time_does():
+    usual = {"seconds": 1e6, "paid": 7.0}
+    ahead_of = ahead(pace(), **usual)
+    assert ahead_of.ends_by == "cost"
+    assert ahead_of.seconds == pytest.approx(ahead(pace(), seconds=7.0).seconds)
 
 
 def test_gpu_hours_limit_nothing_where_no_gpu_is_used():

@@ -18,7 +18,7 @@ from tunelab import journal
 from tunelab.errors import UsageError
 from tunelab.overview import look
 from tunelab.search import search
-from tunelab.spending import GpuSpending
+from tunelab.spending import Spending
 from tunelab.storage import FolderStore
 
 pytestmark = [
@@ -68,7 +68,7 @@ def test_gpu_hours_end_a_search_and_a_resume_counts_on(tmp_path: Path, two_gpus:
         "the GPU-hours were used"
     }
     assert records[-1]["reason"] == "the GPU-hours were used"
-    used = GpuSpending(records).hours() * 3600
+    used = Spending(records).hours() * 3600
     assert SECONDS <= used < SECONDS + 30, "two trials end a moment later, on a busy machine a longer one"
     told = look(FolderStore(result.folder))
     assert told.gpu_hours == pytest.approx(used / 3600)
@@ -83,7 +83,7 @@ def test_a_killed_run_counts_what_it_used_before(tmp_path: Path, two_gpus: str) 
     run.wait_for(lambda records: sum(r["kind"] == "result" for r in records) >= 3)
     run.kill_all()
     before = run.records()
-    used = GpuSpending(before).hours()
+    used = Spending(before).hours()
     assert used * 3600 > 0.5
 
     assert run.start("resume", str(run.run), "--address", two_gpus, "--gpu-hours", str(used)).end() == 0, run.said

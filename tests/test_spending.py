@@ -9,7 +9,7 @@ import pytest
 
 from tunelab.errors import StateError
 from tunelab.journal import Journal
-from tunelab.spending import GpuSpending, session_seconds
+from tunelab.spending import Spending, session_seconds
 
 
 def record(clock: float, kind: str, trial: str = "", **fields: Any) -> dict[str, Any]:
@@ -17,7 +17,7 @@ def record(clock: float, kind: str, trial: str = "", **fields: Any) -> dict[str,
 
 
 def hours(*records: dict[str, Any], clock: float | None = None) -> float:
-    return GpuSpending(records).hours(clock) * 3600
+    return Spending(records).hours(clock) * 3600
 
 
 def test_a_trial_counts_from_its_place_to_its_end():
@@ -70,14 +70,14 @@ def test_while_a_lost_trial_waits_for_another_place_nothing_counts():
 def test_trials_without_a_gpu_and_journals_of_older_versions_count_nothing():
     run = [record(0, "session"), record(0, "start", "0001", gpus=0), record(0, "suggestion", "0002")]
     assert hours(*run, record(90, "end", "0001"), record(90, "end", "0002"), clock=99) == 0
-    assert GpuSpending().hours() == GpuSpending().hours(50) == 0
+    assert Spending().hours() == Spending().hours(50) == 0
 
 
 def test_from_a_real_journal(tmp_path: Path):
     journal = Journal.open(tmp_path / "journal.jsonl")
     journal.append("session")
     journal.append("start", trial="0001", gpus=2)
-    spending = GpuSpending(journal.records)
+    spending = Spending(journal.records)
     between = journal.append("end", trial="0001")
     spending.apply(between)
     journal.close()
@@ -91,4 +91,4 @@ def test_from_a_real_journal(tmp_path: Path):
 )
 def test_a_start_that_is_none_is_refused(fields: dict[str, Any]):
     with pytest.raises(StateError, match=r"journal: record 7 \(start\): .*; restore the journal from a copy"):
-        GpuSpending([{"seq": 7, "clock": 0, "kind": "start", "trial": "0001", **fields}])
+        Spending([{"seq": 7, "clock": 0, "kind": "start", "trial": "0001", **fields}])

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunelab import __version__, cluster_commands, data_commands, job_commands, run_commands
-from tunelab.command import add_s3, command, hours, positive, s3_options, seconds, share
+from tunelab.command import add_s3, command, dollars, hours, positive, s3_options, seconds, share
 from tunelab.errors import EXIT_INTERRUPTED, EXIT_UNREAD, TunelabError, UsageError
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def parser() -> argparse.ArgumentParser:
         "--trials",
         type=int,
         metavar="N",
-        help="how many (default: the space's, or no limit with --time-budget or --gpu-hours)",
+        help="how many (default: the space's, or no limit with --time-budget, --gpu-hours or --max-cost)",
     )
     search.add_argument(
         "--time-budget",
@@ -109,6 +109,12 @@ def parser() -> argparse.ArgumentParser:
         type=hours,
         metavar="X",
         help="of all trials together, such as 2.5: start no trial and train no longer when they are used",
+    )
+    search.add_argument(
+        "--max-cost",
+        type=dollars,
+        metavar="DOLLARS",
+        help="of all machines of a cluster together, by the prices of `tunelab cluster price`: as --gpu-hours",
     )
     search.add_argument("--max-epochs", type=int, metavar="N", help="epochs of a trial at most (default: the space's)")
     search.add_argument(
@@ -201,6 +207,7 @@ def _search(args: argparse.Namespace) -> int:
         trials=args.trials,
         time_budget=args.time_budget,
         gpu_hours=args.gpu_hours,
+        max_cost=args.max_cost,
         max_epochs=args.max_epochs,
         concurrent=args.concurrent,
         cpus_per_trial=args.cpus_per_trial,
@@ -241,6 +248,8 @@ def _hand_over(cluster: Cluster, args: argparse.Namespace) -> int:
             storage=args.storage,
             name=args.name,
             gpus=args.gpus_per_trial,
+            time_budget=args.time_budget,
+            max_cost=args.max_cost,
         ),
     )
 

@@ -72,6 +72,17 @@ def hours(text: str) -> float:
     return value
 
 
+def dollars(text: str) -> float:
+    """US dollars, zero or more."""
+    try:
+        value = float(text.removeprefix("$"))
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value) or value < 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of US dollars; write such as 20 or 2.5")
+    return value
+
+
 def size(text: str) -> int:
     """``50GB`` -> 50,000,000,000 bytes."""
     parts = re.fullmatch(r"(\d+(?:\.\d+)?) ?([kMGT]?)B?", text)

@@ -26,9 +26,11 @@ from tunelab.outlook import DryRun, Timed, of_places, of_plan, of_times
 from tunelab.planning import announce
 from tunelab.progress import plain, progress_console
 from tunelab.search import SearchOptions, planned
+from tunelab.spending import HOUR, prices_here
 from tunelab.stopping import halving_rules
 from tunelab.task import Task
 from tunelab.tuning.cluster_session import places, ray_session
+from tunelab.tuning.cost import machines_there, rate
 from tunelab.tuning.hold import check_new
 from tunelab.tuning.plan import Plan
 
@@ -172,7 +174,12 @@ def _timed(found: DryRun, started: float, limit: float) -> DryRun:
             for f in families
         ],
         _rules(plan),
-        Limits(trials=plan.trials, seconds=plan.options.time_budget, gpu_hours=plan.options.gpu_hours),
+        Limits(
+            trials=plan.trials,
+            seconds=plan.options.time_budget,
+            gpu_hours=plan.options.gpu_hours,
+            paid=_paid(plan.options.max_cost),
+        ),
         folds=plan.data.n_folds,
         places=found.places,
         gpus=found.gpus,
@@ -180,6 +187,14 @@ def _timed(found: DryRun, started: float, limit: float) -> DryRun:
         after=probes.start + CLOSING,  # the winner answers the test split in a process of its own
     )
     return replace(found, forecast=ahead, end=datetime.now() + timedelta(seconds=ahead.seconds))
+
+
+def _paid(limit: float | None) -> float | None:
+    """Seconds that so many dollars last with the machines that are there now, of which trials need one at least."""
+    if limit is None:
+        return None
+    prices = prices_here()
+    return limit / max(rate(machines_there(), prices), *prices.values()) * HOUR
 
 
 def _cost(found: DryRun, i: int) -> float:

@@ -106,6 +106,8 @@ class Limits:
     trials: int | None
     seconds: float | None
     gpu_hours: float | None
+    paid: float | None = None
+    """Seconds that the money lasts, with the machines that are there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,7 +122,7 @@ class Forecast:
     most_epochs: float
     """Without early stopping."""
     gpu_hours: float
-    ends_by: Literal["trials", "time", "GPU-hours"]
+    ends_by: Literal["trials", "time", "GPU-hours", "cost"]
     """The limit that is reached first."""
 
 
@@ -157,13 +159,15 @@ def forecast(
         epochs, most = epochs + trained, most + mine.most + pace.trials * later
         work += trained * pace.seconds + pace.structures * pace.first + pace.trials * TAKE_UP
         longest = max(longest, (pace.max_epochs + later) * pace.seconds + pace.first)
-    ends: dict[Literal["trials", "time", "GPU-hours"], float] = {}
+    ends: dict[Literal["trials", "time", "GPU-hours", "cost"], float] = {}
     if limits.trials is not None:
         ends["trials"] = max(work / min(places, max(trials, 1.0)), longest)
     if limits.seconds is not None:
         ends["time"] = max(limits.seconds - before, 0.0)
     if limits.gpu_hours is not None and gpus:
         ends["GPU-hours"] = limits.gpu_hours * HOUR / (gpus * places)
+    if limits.paid is not None:
+        ends["cost"] = max(limits.paid - before, 0.0)
     first = min(ends, key=lambda name: ends[name])
     share = 1.0 if first == "trials" else ends[first] * places / work
     return Forecast(

@@ -101,6 +101,7 @@ def of_times(found: DryRun, limit: float) -> list[str]:
     used = f", {ahead.gpu_hours:.2f} GPU-hours" if found.gpus else ""
     trials = max(round(ahead.trials), 1)
     by = {"trials": "all its trials are over", "time": "its time is over", "GPU-hours": "its GPU-hours are used"}
+    by |= {"cost": "its maximum cost is reached, with the machines that are there now"}
     lines += [
         f"Expected: end {end}, in {span(ahead.seconds)}, when {by[ahead.ends_by]}: about {trials:,} trials, "
         f"{ahead.epochs:,.0f} epochs{used}.",

@@ -15,7 +15,7 @@ from tunelab.archive import LEASE
 from tunelab.errors import StateError, StorageError
 from tunelab.progress import clock
 from tunelab.ranking import Leaderboard
-from tunelab.spending import GpuSpending
+from tunelab.spending import Spending
 from tunelab.storage import Store
 
 JOURNAL = "journal.jsonl"
@@ -40,6 +40,10 @@ class Overview:
     gpu_hours: float
     """Used so far, as far as the newest record."""
     most_gpu_hours: float | None
+    """How many were asked for at most, where that is known."""
+    cost: float
+    """US dollars that the machines cost so far, as far as that is known."""
+    max_cost: float | None
     """How many were asked for at most, where that is known."""
     updated: float
     """When the newest record was written, seconds since the epoch by the clock of the machine that wrote it."""
@@ -107,10 +111,14 @@ class Overview:
         return said
 
     def _spent(self) -> list[str]:
-        if not self.gpu_hours and self.most_gpu_hours is None:
-            return []
-        of = f" of {self.most_gpu_hours:g}" if self.most_gpu_hours else ""
-        return [f"GPU-hours: {self.gpu_hours:.2f}{of}"]
+        said = []
+        if self.gpu_hours or self.most_gpu_hours is not None:
+            of = f" of {self.most_gpu_hours:g}" if self.most_gpu_hours else ""
+            said.append(f"GPU-hours: {self.gpu_hours:.2f}{of}")
+        if self.cost or self.max_cost is not None:
+            of = f" of {self.max_cost:g}" if self.max_cost else ""
+            said.append(f"Cost: {self.cost:.2f}{of} US dollars")
+        return said
 
 
 def look(store: Store) -> Overview:
@@ -162,7 +170,8 @@ def _told(url: str, records: list[journal.Record], board: Leaderboard, owner: st
     first: dict[str, Any] = records[0] if records else {}
     last: dict[str, Any] = records[-1] if records else {}
     asked = [r.get("options", {}) for r in records if r["kind"] in ("run", "change")]
-    trials, most = (asked[-1].get(name) if asked else None for name in ("trials", "gpu_hours"))
+    trials, most, dollars = (asked[-1].get(name) if asked else None for name in ("trials", "gpu_hours", "max_cost"))
+    spending = Spending(records)
     return Overview(
         url=url,
         name=str(first.get("name", Path(url).name))[:100],
@@ -173,8 +182,10 @@ def _told(url: str, records: list[journal.Record], board: Leaderboard, owner: st
         records=len(records),
         sessions=max(1, sum(record["kind"] == "session" for record in records)),
         trials=trials if trials is None else int(trials),
-        gpu_hours=GpuSpending(records).hours(),
+        gpu_hours=spending.hours(),
         most_gpu_hours=most if most is None else float(most),
+        cost=spending.dollars(),
+        max_cost=dollars if dollars is None else float(dollars),
         updated=float(last.get("time", 0.0)),
     )
 

@@ -30,6 +30,7 @@ from tunelab.files import write_file
 from tunelab.models import chains, check_space
 from tunelab.progress import plain, shown
 from tunelab.space import Space
+from tunelab.spending import check_max_cost
 from tunelab.tuning.hold import Hold
 from tunelab.tuning.plan import FORMAT, Options, Plan
 
@@ -77,6 +78,9 @@ def plan_of(
             raise UsageError(f"{option}: {value} is less than {('zero', 'one')[least]}")
     if options.gpu_hours is not None and not 0 < options.gpu_hours < math.inf:
         raise UsageError(f"--gpu-hours: {options.gpu_hours:g} is not above zero")
+    if options.max_cost is not None and not 0 < options.max_cost < math.inf:
+        raise UsageError(f"--max-cost: {options.max_cost:g} is not above zero")
+    check_max_cost(options.max_cost)
     access = access_to(
         options.data,
         options=space.data,
@@ -89,7 +93,7 @@ def plan_of(
     whole = next(iter(ready.datasets.values()))
     shares = sizes_of(whole, space.fidelity.data, options.seed)  # so that no step repeats another
     trials = options.trials
-    if trials is None and options.time_budget is None and options.gpu_hours is None:
+    if trials is None and (options.time_budget, options.gpu_hours, options.max_cost) == (None, None, None):
         trials = space.trials or DEFAULT_TRIALS
     if not space.families:
         trials = min(trials or len(space.start_from), len(space.start_from))
@@ -189,7 +193,12 @@ def facts(plan: Plan) -> Mapping[str, Any]:
         "seed": plan.options.seed,
         "command": ["python", "-m", "tunelab.search", *sys.argv[1:]] if _is_command() else [],
         "resources": {"cpus": plan.cpus, "gpus": plan.gpus, "concurrent": plan.options.concurrent},
-        "budget": {"trials": plan.trials, "seconds": plan.options.time_budget, "gpu_hours": plan.options.gpu_hours},
+        "budget": {
+            "trials": plan.trials,
+            "seconds": plan.options.time_budget,
+            "gpu_hours": plan.options.gpu_hours,
+            "max_cost": plan.options.max_cost,
+        },
         "epochs": {"max": plan.max_epochs, "patience": plan.patience},
         "always_positive_f1": metrics.always_positive_f1(judged.positives, judged.n_traces),
         "positives": judged.positives,
@@ -245,6 +254,7 @@ def announce(plan: Plan, console: Console) -> None:
     seconds, hours = plan.options.time_budget, plan.options.gpu_hours
     limits = [f"{plan.trials} trials" if plan.trials else "", f"{seconds:.0f} s" if seconds else ""]
     limits += [f"{hours:g} GPU-hours"] if hours else []
+    limits += [f"{plan.options.max_cost:g} US dollars"] if plan.options.max_cost else []
     where = f"Ray at {plan.address}" if plan.address else "this machine"
     widths = " or ".join(f"{n:,}" for n in sorted(set(plan.samples.values())))
     lines = [

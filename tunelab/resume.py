@@ -49,6 +49,8 @@ class Changes:
     """In all, what the run has taken before included."""
     gpu_hours: float | None = None
     """Likewise; 0: no limit any more."""
+    max_cost: float | None = None
+    """Likewise, in US dollars."""
     concurrent: int | None = None
     sync_every: float | None = None
     max_failures: int | None = None
@@ -178,7 +180,7 @@ def _options(records: list[journal.Record], folder: Path) -> Options:
 
 def _check_final(hold: Hold, changes: Changes, folder: Path) -> None:
     """The test split answers once: a run that has used it has its winner."""
-    more = changes.trials or changes.time_budget or changes.gpu_hours
+    more = changes.trials or changes.time_budget or changes.gpu_hours or changes.max_cost
     if more and any(record["kind"] == "final" for record in hold.journal.records):
         raise UsageError(
             f"{folder}: has used its test split, which answers once, so that more trials could not be judged by it; "
@@ -193,10 +195,14 @@ def _asked(options: Options, changes: Changes, url: str) -> Options:
         **{name: getattr(changes, name) for name in _KEPT},
     }
     update = {name: value for name, value in given.items() if value is not None} | {"storage": url}
-    return options.model_copy(update=update | ({"gpu_hours": None} if changes.gpu_hours == 0 else {}))
+    gone = {name: None for name in ("gpu_hours", "max_cost") if getattr(changes, name) == 0}
+    return options.model_copy(update=update | gone)
 
 
-_KEPT = ("seed", "trials", "time_budget", "gpu_hours", "concurrent", "sync_every", "max_failures", "step_timeout")
+_KEPT = (
+    *("seed", "trials", "time_budget", "gpu_hours", "max_cost", "concurrent", "sync_every", "max_failures"),
+    "step_timeout",
+)
 """Changes that are options of the same name."""
 
 

@@ -6,7 +6,7 @@ import argparse
 import os
 from pathlib import Path
 
-from tunelab.command import add_s3, command, hours, s3_options, seconds
+from tunelab.command import add_s3, command, dollars, hours, s3_options, seconds
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -35,6 +35,12 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         type=hours,
         metavar="X",
         help="of all trials together, those before included; 0: no limit any more (default: as it was)",
+    )
+    resume.add_argument(
+        "--max-cost",
+        type=dollars,
+        metavar="DOLLARS",
+        help="of all machines together, those before included; 0: no limit any more (default: as it was)",
     )
     resume.add_argument("--concurrent", type=int, metavar="N", help="trials at once (default: as it was)")
     add_care(resume, defaults=False)
@@ -167,6 +173,7 @@ def _resume(args: argparse.Namespace) -> int:
         trials=args.trials,
         time_budget=args.time_budget,
         gpu_hours=args.gpu_hours,
+        max_cost=args.max_cost,
         concurrent=args.concurrent,
         sync_every=args.sync_every,
         max_failures=args.max_failures,

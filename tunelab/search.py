@@ -26,7 +26,7 @@ from tunelab.tuning.run import run_search
 
 _KEPT = (
     *("trials", "time_budget", "gpu_hours", "max_epochs", "concurrent", "cpus_per_trial", "gpus_per_trial", "seed"),
-    *("sync_every", "max_failures", "step_timeout", "keep"),
+    *("max_cost", "sync_every", "max_failures", "step_timeout", "keep"),
 )
 """What goes into a run's record as it was given."""
 
@@ -40,6 +40,7 @@ class SearchOptions(TypedDict, total=False):
     trials: int | None
     time_budget: float | None
     gpu_hours: float | None
+    max_cost: float | None
     max_epochs: int | None
     concurrent: int | None
     cpus_per_trial: float | None
@@ -64,6 +65,7 @@ def search(
     trials: int | None = None,
     time_budget: float | None = None,
     gpu_hours: float | None = None,
+    max_cost: float | None = None,
     max_epochs: int | None = None,
     concurrent: int | None = None,
     cpus_per_trial: float | None = None,
@@ -86,9 +88,10 @@ def search(
         data: folder or ``s3://bucket/prefix`` of scans; None: the embedded synthetic data set.
         storage: folder, or ``s3://bucket/prefix``; the run's folder is made below it (and below ``runs`` for S3).
         name: of the run; None: the space's name and the time.
-        trials: how many; None: the space's number, or no limit where time or GPU-hours have one.
+        trials: how many; None: the space's number, or no limit where time, GPU-hours or cost have one.
         time_budget: seconds from now.
         gpu_hours: of all trials together, from when each got its place; whichever limit comes first ends the search.
+        max_cost: US dollars for all machines together while the search goes on; what each costs has to be known.
         max_epochs: of a trial; None: the space's.
         concurrent: trials at once; None: as many as the resources carry.
         cpus_per_trial: cores; None: the space's.
@@ -119,6 +122,7 @@ def search(
         trials=trials,
         time_budget=time_budget,
         gpu_hours=gpu_hours,
+        max_cost=max_cost,
         max_epochs=max_epochs,
         concurrent=concurrent,
         cpus_per_trial=cpus_per_trial,

@@ -17,10 +17,22 @@ from tunelab.cluster import remote
 from tunelab.cluster.file import ClusterFile, load_cluster_file
 from tunelab.cluster.jobs import Job
 from tunelab.cluster.package import HERE
-from tunelab.cluster.remote import Asked, attach, check_data, finished, gpus_there, hand_over, storage_of, without
+from tunelab.cluster.prices import price
+from tunelab.cluster.remote import (
+    Asked,
+    attach,
+    check_data,
+    costs,
+    finished,
+    gpus_there,
+    hand_over,
+    storage_of,
+    without,
+)
 from tunelab.cluster.versions import ASKED
 from tunelab.cluster.where import Cluster, Head
 from tunelab.errors import EXIT_TERMINATED, UsageError
+from tunelab.spending import PRICES
 
 OURS = ("--cluster", "--storage", "--name")
 
@@ -105,7 +117,7 @@ def test_where_results_go(file: ClusterFile, tmp_path: Path) -> None:
     assert storage_of(None, file) == "s3://lab-radar/runs"
     assert storage_of("s3://other/x", file) == "s3://other/x"
     with pytest.raises(
-        UsageError, match="--storage: runs: a cluster's disks go with its machines, .* s3://BUCKET/runs"
+        UsageError, match=r"--storage: runs: a cluster's disks go with its machines, .* s3://BUCKET/runs"
     ):
         storage_of("runs", file)
     (tmp_path / "none.yaml").write_text(GOOD.replace("  storage: s3://lab-radar/runs\n", ""))
@@ -217,6 +229,56 @@ def test_what_was_typed_goes_along(cluster: Cluster, taken: Taken, tmp_path: Pat
     ]
     assert (run, storage) == ("mine", "s3://b12/c/mine")
     assert "space/my radar.yaml" in files
+
+
+def test_the_head_is_told_what_machines_cost_and_so_is_the_user(
+    cluster: Cluster, taken: Taken, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hand_over(cluster, asked("--time-budget", "2h", time_budget=7200.0))
+    known = price(cluster.file)
+    assert known is not None
+    assert known.high is not None
+    assert json.loads(taken.submitted[0][4][PRICES]) == {"head": 0.192, "spot": 0.16, "sure": 0.526}
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == f"Price: {known.line()}"
+    assert said[1] == (
+        f"Estimated cost of the search: {known.high * 2:.2f} US dollars at most; the cluster costs until its end."
+    )
+    assert said[2].startswith("Handed over to ")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "limit", "most"),
+    [(None, None, None), (3600.0, 0.5, "0.50"), (None, 3.0, "3.00"), (3600.0, 99.0, "1.56"), (3600.0, None, "1.56")],
+)
+def test_what_a_search_costs_at_most(
+    file: ClusterFile, seconds: float | None, limit: float | None, most: str | None
+) -> None:
+    said = costs(price(file), seconds, limit)
+    assert len(said) == (1 if most is None else 2)
+    if most is not None:
+        assert f" {most} US dollars at most" in said[1]
+    assert costs(None, seconds, limit) == []
+
+
+def test_a_limit_of_cost_needs_prices(cluster: Cluster, taken: Taken, tmp_path: Path) -> None:
+    hand_over(cluster, asked(max_cost=5.0))
+    assert PRICES in taken.submitted[0][4]
+    (tmp_path / "odd.yaml").write_text(GOOD.replace("InstanceType: m5.xlarge", "InstanceType: x9.large"))
+    odd = Cluster(file=load_cluster_file(tmp_path / "odd.yaml"), head=cluster.head)
+    with pytest.raises(UsageError) as told:
+        hand_over(odd, asked(max_cost=5.0))
+    assert str(told.value) == (
+        "--max-cost: 5: not all prices are known; add provider.prices: {x9.large: dollars an hour} to "
+        f"{odd.file.path}"
+    )
+    hand_over(odd, asked())
+    assert PRICES not in taken.submitted[1][4], "what is not known is not guessed"
+    (tmp_path / "own.yaml").write_text(OWN)
+    own = Cluster(file=load_cluster_file(tmp_path / "own.yaml"), head=cluster.head)
+    with pytest.raises(UsageError, match="--max-cost: 5: nobody bills machines of your own by the hour; leave it out"):
+        hand_over(own, asked(max_cost=5.0))
+    assert len(taken.submitted) == 2
 
 
 def test_gpus_that_the_space_names_are_not_named_again(cluster: Cluster, taken: Taken, tmp_path: Path) -> None:

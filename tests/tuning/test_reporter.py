@@ -89,6 +89,17 @@ def test_gpu_hours_are_told_where_they_are_limited(recorder: Recorder) -> None:
     assert lines[1].startswith("1/4 trials, 0:00, 0.12 of 2.5 GPU-hours, 0 running")
 
 
+def test_money_is_told_where_it_is_limited(recorder: Recorder) -> None:
+    out = io.StringIO()
+    goal = Goal(
+        trials=4, seconds=None, begun=time.monotonic(), always_positive_f1=0.2, columns=(), max_cost=2.5,
+        cost=lambda: 0.123,
+    )  # fmt: skip
+    with Reporter(recorder.board, goal, Console(file=out, width=150)):
+        pass
+    assert out.getvalue().splitlines()[0].startswith("0/4 trials, 0:00, 0.12 of 2.5 US dollars, 0 running")
+
+
 def test_a_terminal_gets_a_table_that_is_drawn_anew(recorder: Recorder) -> None:
     said = report(recorder, terminal=True)
     assert "\x1b[" in said

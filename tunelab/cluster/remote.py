@@ -19,12 +19,14 @@ from pathlib import Path
 from tunelab.cluster.file import ClusterFile
 from tunelab.cluster.jobs import Job, Jobs, token_of
 from tunelab.cluster.package import HERE, packed
+from tunelab.cluster.prices import ClusterPrice, price
 from tunelab.cluster.tunnel import Tunnel
 from tunelab.cluster.versions import ASKED, asked
 from tunelab.cluster.where import Cluster
 from tunelab.errors import EXIT_TERMINATED, UsageError
 from tunelab.naming import places, run_name
 from tunelab.space import load_space, shipped
+from tunelab.spending import HOUR, PRICES
 
 OURS = ("--cluster", "--storage", "--name")
 """Options whose values this side says anew."""
@@ -41,6 +43,10 @@ class Asked:
     storage: str | None
     name: str | None
     gpus: float | None
+    time_budget: float | None = None
+    """Seconds."""
+    max_cost: float | None = None
+    """US dollars."""
 
 
 @contextmanager
@@ -61,12 +67,14 @@ def hand_over(cluster: Cluster, search: Asked) -> int:
         The exit code: the search's, or 0 when the user went.
 
     Raises:
-        UsageError: no bucket is named, or the data lie on this machine.
+        UsageError: no bucket is named, the data lie on this machine, or the cost is limited and no price is known.
         ClusterError: the cluster cannot be reached or does not take the search.
     """
     file = cluster.file
     storage = storage_of(search.storage, file)
     check_data(search.data, file)
+    known = price(file)
+    _check_max_cost(search.max_cost, known, file)
     path = Path(search.space) if search.space is not None else None
     space = load_space(path or shipped("quick.yaml"))
     name = run_name(search.name, space.name)
@@ -80,11 +88,57 @@ def hand_over(cluster: Cluster, search: Asked) -> int:
     with tempfile.TemporaryDirectory(prefix="tunelab-job-") as temporary, jobs_of(cluster) as jobs:
         folder = Path(temporary)
         packed(folder, space, path)
+        for line in costs(known, search.time_budget, search.max_cost):
+            say(line)
+        environment = {ASKED: json.dumps(asked()), **prices_of(known)}
         command = shlex.join(["python", "-u", "-m", "tunelab.handed_over", "search", *words])
-        jobs.submit(name, command, folder, url, {ASKED: json.dumps(asked())})
+        jobs.submit(name, command, folder, url, environment)
         say(f"Handed over to {cluster.head.host} as {name}; results go to {url}")
         say(f"Ctrl-C leaves it running; tunelab attach {name} comes back.")
         return attach(jobs, name, file)
+
+
+def prices_of(known: ClusterPrice | None) -> dict[str, str]:
+    """The variable that tells the head what machines cost; none where a price is not known.
+
+    Args:
+        known: the cluster's; None: machines of one's own.
+    """
+    if known is None or known.unknown:
+        return {}
+    return {PRICES: json.dumps({node.name: node.dollars for node in (known.head, *known.workers)})}
+
+
+def costs(known: ClusterPrice | None, seconds: float | None, limit: float | None) -> list[str]:
+    """What the cluster costs, and what the search can come to where that has a bound; for people.
+
+    Args:
+        known: as of :func:`prices_of`.
+        seconds: that the search may take; None: no limit.
+        limit: US dollars; None: no limit.
+    """
+    if known is None:
+        return []
+    lines = [f"Price: {known.line()}"]
+    most = [limit] if limit is not None else []
+    if seconds is not None and (estimated := known.estimate(seconds / HOUR)) is not None:
+        most.append(estimated[1])
+    if most:
+        lines.append(
+            f"Estimated cost of the search: {min(most):.2f} US dollars at most; the cluster costs until its end."
+        )
+    return lines
+
+
+def _check_max_cost(limit: float | None, known: ClusterPrice | None, file: ClusterFile) -> None:
+    if limit is None or (known is not None and not known.unknown):
+        return
+    if known is None:
+        why = "nobody bills machines of your own by the hour; leave it out, or use --time-budget"
+    else:
+        fields = ", ".join(f"{kind or 'INSTANCE_TYPE'}: dollars an hour" for kind in known.unknown)
+        why = f"not all prices are known; add provider.prices: {{{fields}}} to {file.path}"
+    raise UsageError(f"--max-cost: {limit:g}: {why}")
 
 
 def attach(jobs: Jobs, run: str, file: ClusterFile, *, skip: int = 0) -> int:

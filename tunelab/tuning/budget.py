@@ -1,6 +1,6 @@
-"""When a search is over before its trials are: its time, its GPU-hours, or a signal; whichever comes first.
+"""When a search is over before its trials are: its time, GPU-hours, cost, or a signal; whichever comes first.
 
-The GPU-hours are those of the journal (:mod:`tunelab.spending`), looked at again whenever Ray asks whether to go on.
+GPU-hours and cost are those of the journal (:mod:`tunelab.spending`), looked at again whenever Ray asks whether to go on.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import time
 from tunelab.errors import UsageError
 from tunelab.journal import Journal
 from tunelab.ranking import Leaderboard
-from tunelab.spending import GpuSpending, session_seconds
+from tunelab.spending import Spending, session_seconds
+from tunelab.tuning.cost import Meter
 
 ALL_OVER = "all trials were over"
 
@@ -25,22 +26,35 @@ class Budget:
         seconds: over all sessions; None: no limit.
         gpu_hours: likewise.
         begun: ``time.monotonic()`` when this session began.
+        max_cost: US dollars, over all sessions; None: no limit.
+        meter: writes into the journal what machines cost; None: nobody knows.
     """
 
     def __init__(
-        self, journal: Journal, *, trials: int | None, seconds: float | None, gpu_hours: float | None, begun: float
+        self,
+        journal: Journal,
+        *,
+        trials: int | None,
+        seconds: float | None,
+        gpu_hours: float | None,
+        begun: float,
+        max_cost: float | None = None,
+        meter: Meter | None = None,
     ) -> None:
         self.seconds = seconds
         self.gpu_hours = gpu_hours
+        self.max_cost = max_cost
+        self._meter = meter
         self.begun = begun - session_seconds(journal.records)
         """When the run would have begun, had it gone on without a break."""
         self._trials = trials
         self._journal = journal
-        self._spending = GpuSpending()
+        self._spending = Spending()
         self._read = 0
         """Records that were folded."""
         self._lock = threading.Lock()  # a terminal's table is drawn by a thread of its own
-        self._used = False
+        self._used = ""
+        """What is used, in words."""
 
     def left(self) -> float | None:
         """Seconds; None: there is no end."""
@@ -53,22 +67,38 @@ class Budget:
             StateError: a record that is not what its kind says.
         """
         with self._lock:
-            for record in self._journal.records[self._read :]:
-                self._spending.apply(record)
-                self._read += 1
-            return self._spending.hours(self._journal.clock)
+            return self._folded().hours(self._journal.clock)
+
+    def cost(self) -> float:
+        """US dollars so far, over all sessions.
+
+        Raises:
+            StateError: as :meth:`spent`.
+        """
+        with self._lock:
+            return self._folded().dollars(self._journal.clock)
+
+    def _folded(self) -> Spending:
+        for record in self._journal.records[self._read :]:
+            self._spending.apply(record)
+            self._read += 1
+        return self._spending
 
     def used(self) -> bool:
-        """Whether the GPU-hours are used; once they were, they are."""
-        if self.gpu_hours is not None and not self._used:
-            self._used = self.spent() >= self.gpu_hours
-        return self._used
+        """Whether GPU-hours or money are used, after a look at the machines; once they were, they are."""
+        if self._meter is not None:
+            self._meter.look()
+        if self.gpu_hours is not None and not self._used and self.spent() >= self.gpu_hours:
+            self._used = "the GPU-hours were used"
+        if self.max_cost is not None and not self._used and self.cost() >= self.max_cost:
+            self._used = "the maximum cost was reached"
+        return bool(self._used)
 
     def cause(self) -> str:
         """What ended the trials that had to end."""
         if _received():
             return "ended by the user"
-        return "the GPU-hours were used" if self._used else "the time was over"
+        return self._used or "the time was over"
 
     def reason(self, board: Leaderboard, *, exhausted: bool = False, more: bool = False) -> str:
         """Why no more is done: what ended the search, or that there is nothing left to do.

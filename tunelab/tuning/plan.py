@@ -44,6 +44,8 @@ class Options(BaseModel):
     """Seconds, over all sessions of the run."""
     gpu_hours: float | None = None
     """Likewise over all sessions."""
+    max_cost: float | None = None
+    """US dollars, likewise."""
     max_epochs: int | None = None
     concurrent: int | None = None
     cpus_per_trial: float | None = None

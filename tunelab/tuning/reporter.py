@@ -41,6 +41,9 @@ class Goal:
     gpu_hours: float | None = None
     spent: Callable[[], float] = lambda: 0.0
     """GPU-hours so far."""
+    max_cost: float | None = None
+    cost: Callable[[], float] = lambda: 0.0
+    """US dollars so far."""
 
 
 class Reporter:
@@ -112,6 +115,8 @@ class Reporter:
         if again := len(self._board.trials) - self._board.tried:
             trials += f" and {again} again at a higher fidelity"
         used = "" if goal.gpu_hours is None else f", {goal.spent():.2f} of {goal.gpu_hours:g} GPU-hours"
+        if goal.max_cost is not None:
+            used += f", {goal.cost():.2f} of {goal.max_cost:g} US dollars"
         return f"{trials}, {clock(seconds)}{f' of {clock(goal.seconds)}' if goal.seconds else ''}{used}"
 
     def _render(self) -> Group:

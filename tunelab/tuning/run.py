@@ -22,8 +22,10 @@ from tunelab.models import starts
 from tunelab.progress import plain
 from tunelab.ranking import Trial
 from tunelab.report import write_report
+from tunelab.spending import prices_here
 from tunelab.tuning.budget import Budget, check_gpu_hours
 from tunelab.tuning.cluster_session import check_resources, gpus_of_a_trial, places, ray_session
+from tunelab.tuning.cost import Meter
 from tunelab.tuning.hold import Hold
 from tunelab.tuning.keeper import kept
 from tunelab.tuning.no_winner import why_no_winner
@@ -72,6 +74,7 @@ def run_search(plan: Plan, hold: Hold, console: Console) -> SearchResult:
     shutil.rmtree(plan.folder / ".ray", ignore_errors=True)
     with ray_session(plan.address, debug=plan.debug) as there:
         gpus, concurrent = agreed(plan, there, console)
+        prices = prices_here()
         search = _Search(
             plan=plan,
             recorder=recorder,
@@ -85,6 +88,8 @@ def run_search(plan: Plan, hold: Hold, console: Console) -> SearchResult:
                 seconds=plan.options.time_budget,
                 gpu_hours=plan.options.gpu_hours,
                 begun=plan.begun,
+                max_cost=plan.options.max_cost,
+                meter=Meter(hold.journal, prices) if prices else None,
             ),
         )
         _assemble(search)
@@ -180,6 +185,8 @@ def _search(search: _Search, hold: Hold) -> Mapping[str, Any]:
         columns=plan.space.columns(),
         gpu_hours=plan.options.gpu_hours,
         spent=search.budget.spent,
+        max_cost=plan.options.max_cost,
+        cost=search.budget.cost,
     )
     retention = Retention(plan.folder, board, plan.options.keep)
     for note in retention.clean():
@@ -261,7 +268,7 @@ def _go_on(search: _Search) -> str:
 
 
 def _tune(search: _Search, seconds: float | None) -> None:
-    """Ray Tune's part, until all trials are over, the time or the GPU-hours are, or a signal came."""
+    """Ray Tune's part, until all trials are over, a limit is reached, or a signal came."""
     from ray import tune
 
     from tunelab.tuning.hooks import BudgetStopper, Starts
