@@ -1,4 +1,4 @@
-"""Searches that end by what their machines cost, on a real Ray whose nodes have types; trials are of the quick trainer."""
+"""Searches that end by what their machines cost, on a real Ray whose nodes have types; quick trainer."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_a_machine_that_is_lost_costs_no_more(cluster: Cluster, machines: str) -
     ray.init(machines, log_to_driver=False)
     cluster.add_node(num_cpus=1)
     assert cost.machines_there() == {"": 1, "head": 1, "spot": 1}, "one whose type nobody named"
-    (spot,) = [n for n in cluster.worker_nodes if n.unique_id in _of_type("spot")]
+    (spot,) = [n for n in cluster.worker_nodes if n.node_id in _of_type("spot")]
     cluster.remove_node(spot)
     until = time.monotonic() + 60
     while "spot" in cost.machines_there():

@@ -21,6 +21,7 @@ HOUR = 3600.0
 PRICES = "TUNELAB_PRICES"
 """The environment's variable for what machines cost: a JSON object of Ray's node types, each with US dollars an hour.
 The side that hands a search over to a cluster sets it."""
+_SUCH_AS = '{"head": 0.192, "gpu_spot": 0.16}'
 
 
 @dataclass(slots=True)
@@ -150,9 +151,7 @@ def prices_here() -> dict[str, float]:
     except (ValueError, TypeError, AttributeError):
         prices = {"": math.nan}
     if not all(0 <= value < math.inf for value in prices.values()):
-        raise UsageError(
-            f'{PRICES}: {said:.60}: write such as {{"head": 0.192, "gpu_spot": 0.16}}, in US dollars an hour'
-        )
+        raise UsageError(f"{PRICES}: {said:.60}: write such as {_SUCH_AS}, in US dollars an hour")
     return prices
 
 
@@ -165,8 +164,6 @@ def check_max_cost(limit: float | None) -> None:
     if limit is not None and not any(prices_here().values()):
         raise UsageError(
             f"--max-cost: {limit:g}: what the machines here cost is not known; it comes along with a search that is "
-            "handed over to a cluster. Use --time-budget, or set "
-            + PRICES
-            + """='{"head": 0.192, "gpu_spot": 0.16}' """
-            "with your node types and US dollars an hour (tunelab resume --max-cost 0 takes the limit away)"
+            f"handed over to a cluster. Use --time-budget, or set {PRICES}='{_SUCH_AS}' with your node types and US "
+            "dollars an hour (tunelab resume --max-cost 0 takes the limit away)"
         )

@@ -127,9 +127,9 @@ def test_a_limit_without_prices_is_refused(monkeypatch: pytest.MonkeyPatch, said
     with pytest.raises(UsageError) as told:
         check_max_cost(5)
     assert str(told.value) == (
-        "--max-cost: 5: what the machines here cost is not known; it comes along with a search that is handed over to a "
-        'cluster. Use --time-budget, or set TUNELAB_PRICES=\'{"head": 0.192, "gpu_spot": 0.16}\' with your node types '
-        "and US dollars an hour (tunelab resume --max-cost 0 takes the limit away)"
+        "--max-cost: 5: what the machines here cost is not known; it comes along with a search that is handed over to "
+        'a cluster. Use --time-budget, or set TUNELAB_PRICES=\'{"head": 0.192, "gpu_spot": 0.16}\' with your node '
+        "types and US dollars an hour (tunelab resume --max-cost 0 takes the limit away)"
     )
     monkeypatch.setenv(PRICES, '{"head": 0.1}')
     check_max_cost(5)

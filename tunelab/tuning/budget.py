@@ -1,6 +1,7 @@
 """When a search is over before its trials are: its time, GPU-hours, cost, or a signal; whichever comes first.
 
-GPU-hours and cost are those of the journal (:mod:`tunelab.spending`), looked at again whenever Ray asks whether to go on.
+GPU-hours and cost are those of the journal (:mod:`tunelab.spending`), looked at again whenever Ray asks whether to go
+on.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What the machines of a search cost an hour: which of them are there, times what each costs.
 
 Ray knows the node type of each machine, the side that handed the search over knows the prices
-(:data:`~tunelab.spending.PRICES`). The journal is told whenever the sum changes; :class:`~tunelab.spending.Spending` adds
-it up. Machines that boot, and are not yet Ray's, are not seen.
+(:data:`~tunelab.spending.PRICES`). The journal is told whenever the sum changes, and
+:class:`~tunelab.spending.Spending` adds it up. Machines that boot, and are not yet Ray's, are not seen.
 """
 
 from __future__ import annotations
