@@ -194,8 +194,8 @@ def _search(args: argparse.Namespace) -> int:
     from tunelab.cluster.where import place
 
     where = place(address=args.address, local=args.local, file=args.cluster, folder=Path.cwd())
-    print(f"Where: {where.why}", flush=True)
     if where.cluster is not None:
+        print(f"Where: {where.why}", flush=True)
         return _hand_over(where.cluster, args)
     from tunelab.naming import LOCAL_FOLDER
     from tunelab.search import SearchOptions, search
@@ -214,6 +214,7 @@ def _search(args: argparse.Namespace) -> int:
         gpus_per_trial=args.gpus_per_trial,
         seed=args.seed,
         address=where.address,
+        where=where.why,
         cache=data_commands.cache_options(args),
         sync_every=args.sync_every,
         s3=s3_options(args),

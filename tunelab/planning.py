@@ -264,6 +264,7 @@ def announce(plan: Plan, console: Console) -> None:
         *_chains(plan),
         *_steps(plan),
         *(f"Note: {note}" for note in data.notes),
+        *([f"Where: {plan.where}."] if plan.where else []),
     ]
     for line in lines:
         plain(console, line)

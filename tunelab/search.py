@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TypedDict, Unpack
 
@@ -47,6 +48,7 @@ class SearchOptions(TypedDict, total=False):
     gpus_per_trial: float | None
     seed: int
     address: str | None
+    where: str
     cache: CacheOptions | None
     sync_every: float
     s3: S3Options | None
@@ -72,6 +74,7 @@ def search(
     gpus_per_trial: float | None = None,
     seed: int = 0,
     address: str | None = None,
+    where: str = "",
     cache: CacheOptions | None = None,
     sync_every: float = 60.0,
     s3: S3Options | None = None,
@@ -98,6 +101,7 @@ def search(
         gpus_per_trial: a fraction shares a GPU; None: the space's, else one where Ray sees any.
         seed: fixes splits, proposals and trainings.
         address: of a running Ray; None: start one on this machine.
+        where: which machine or Ray that is and why, for people; empty: only what is searched is said.
         cache: where prepared data sets are kept, and how they are made; None: as :class:`CacheOptions` says.
         sync_every: seconds between two copies to S3 storage, and two reports.
         s3: how S3 storage is asked; None: with the endpoint of the environment, and the bucket's own encryption.
@@ -129,6 +133,7 @@ def search(
         gpus_per_trial=gpus_per_trial,
         seed=seed,
         address=address,
+        where=where,
         cache=cache,
         sync_every=sync_every,
         s3=s3,
@@ -170,7 +175,7 @@ def planned(space: Path | str | None, begun: float, console: Console, **given: U
         s3_kms_key=s3.kms_key,
         **{name: given[name] for name in _KEPT if name in given},  # type: ignore[literal-required]
     )
-    return plan_of(
+    plan = plan_of(
         options,
         found,
         folder,
@@ -180,6 +185,7 @@ def planned(space: Path | str | None, begun: float, console: Console, **given: U
         debug=given.get("debug", False),
         console=console,
     )
+    return replace(plan, where=given.get("where", ""))
 
 
 def conclude(result: SearchResult, options: Options, console: Console) -> None:

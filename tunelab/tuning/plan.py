@@ -93,6 +93,8 @@ class Plan:
     address: str | None
     """Of a running Ray; None: start one on this machine."""
     debug: bool
+    where: str = ""
+    """Which machine or Ray that is and why, for people."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
