@@ -5,8 +5,13 @@ from __future__ import annotations
 import argparse
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tunelab.command import add_s3, command, dollars, hours, s3_options, seconds
+
+if TYPE_CHECKING:
+    from tunelab.cluster.jobs import Job
+    from tunelab.cluster.where import Cluster
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -50,12 +55,21 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     resume.set_defaults(run=_resume)
 
     status = command(commands, "status", "say what a run is doing", "tunelab status s3://bucket/runs/quick")
-    status.add_argument("folder", metavar="RUN", help="a run's folder, or its s3:// URL")
+    status.add_argument("folder", metavar="RUN", help="a run's folder, its s3:// URL, or the name of one on a cluster")
+    _add_cluster(status)
     add_s3(status)
     status.set_defaults(run=_status)
 
-    listed = command(commands, "list", "list the runs of a folder or bucket", "tunelab list s3://bucket/runs")
-    listed.add_argument("place", nargs="?", default="runs", metavar="DIR|s3://...", help="(default: runs)")
+    listed = command(
+        commands, "list", "list the runs of a folder or bucket, or of a cluster", "tunelab list s3://bucket/runs"
+    )
+    listed.add_argument(
+        "place",
+        nargs="?",
+        metavar="DIR|s3://...",
+        help="(default: runs, and those of a cluster brought up from here)",
+    )
+    _add_cluster(listed)
     add_s3(listed)
     listed.set_defaults(run=_list)
 
@@ -99,6 +113,12 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     report = command(commands, "report", "write a run's report again", "tunelab report runs/quick")
     report.add_argument("folder", metavar="RUN", help="a run's folder")
     report.set_defaults(run=_report)
+
+
+def _add_cluster(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--cluster", metavar="FILE", help="of a cluster (default: cluster.yaml, if ray up was run with it from here)"
+    )
 
 
 def add_care(parser: argparse.ArgumentParser, *, defaults: bool) -> None:
@@ -196,9 +216,24 @@ def _status(args: argparse.Namespace) -> int:
     from tunelab.report.words import clean
     from tunelab.storage import open_store
 
-    for line in look(open_store(args.folder, s3_options(args))).lines():
+    place = args.folder
+    if not place.startswith("s3:") and not Path(place).exists() and (cluster := _cluster(args)) is not None:
+        from tunelab.cluster.remote import jobs_of
+
+        with jobs_of(cluster) as jobs:
+            job = jobs.find(place)
+        print(clean(f"On {cluster.file.name}, {cluster.head.host}: {job.status.lower()}"))
+        place = job.storage
+    for line in look(open_store(place, s3_options(args))).lines():
         print(clean(line, 1000))
     return 0
+
+
+def _cluster(args: argparse.Namespace) -> Cluster | None:
+    """The cluster that is named, or that was brought up from here; None: there is none."""
+    from tunelab.cluster.where import place
+
+    return place(address=None, local=False, file=args.cluster, folder=Path.cwd()).cluster
 
 
 def _list(args: argparse.Namespace) -> int:
@@ -208,9 +243,12 @@ def _list(args: argparse.Namespace) -> int:
     from tunelab.report.words import clean
     from tunelab.storage import open_store
 
-    place = open_store(args.place, s3_options(args))
-    names = runs_at(place)
-    if not names:
+    place = open_store(args.place or "runs", s3_options(args))
+    names = runs_at(place) if args.place or Path("runs").is_dir() else []
+    there = _jobs(args) if args.place is None else []
+    for job in there:
+        print(clean(f"{job.run:<32} {job.status.lower():<12} on the cluster, {job.storage}", 1000))
+    if not names and not there:
         print(f"no runs at {place.url}")
     for name in names:
         try:
@@ -220,6 +258,16 @@ def _list(args: argparse.Namespace) -> int:
             said = clean(f"cannot be read: {error}", 500)
         print(f"{clean(name):<32} {said}")
     return 0
+
+
+def _jobs(args: argparse.Namespace) -> list[Job]:
+    """The searches of the cluster that is named, or that was brought up from here."""
+    if (cluster := _cluster(args)) is None:
+        return []
+    from tunelab.cluster.remote import jobs_of
+
+    with jobs_of(cluster) as jobs:
+        return jobs.all()
 
 
 def _dashboard(args: argparse.Namespace) -> int:
