@@ -30,13 +30,6 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     logs.set_defaults(run=_logs)
 
 
-def add_cluster(parser: argparse.ArgumentParser | argparse._MutuallyExclusiveGroup) -> None:
-    """The option of which cluster is meant."""
-    parser.add_argument(
-        "--cluster", metavar="FILE", help="of the cluster (default: cluster.yaml, if ray up was run with it from here)"
-    )
-
-
 def add_run(parser: argparse.ArgumentParser) -> None:
     """Which search, on which cluster."""
     parser.add_argument("name", nargs="?", metavar="NAME", help="of the run (default: the newest search there)")
