@@ -36,6 +36,7 @@ try:
 except Exception as error:
     print(type(error).__name__)
 """
+OF_RAY = str(Path(ray.__file__).parent)
 JOIN = "import ray, sys; ray.init(sys.argv[1], log_to_driver=False); print(ray.get(ray.remote(lambda: 6 * 7).remote()))"
 DRIVER = """
 import sys
@@ -65,13 +66,15 @@ def mode(path: Path) -> str:
 
 
 def descendants(pid: int) -> dict[int, str]:
-    """The processes below one, with their names."""
+    """The processes below one, with their names; what Ray has started and not yet named is ``ray::``, as it will be."""
     found: dict[int, str] = {}
     with suppress(FileNotFoundError):  # it may end meanwhile
         for task in Path(f"/proc/{pid}/task").iterdir():
             for child in (task / "children").read_text().split():
                 with suppress(FileNotFoundError):
-                    found[int(child)] = Path(f"/proc/{child}/cmdline").read_text().split("\0")[0].rpartition("/")[2]
+                    words = Path(f"/proc/{child}/cmdline").read_text().split("\0")
+                    unnamed = any(word.startswith(OF_RAY) for word in words[1:])
+                    found[int(child)] = "ray::" if unnamed else words[0].rpartition("/")[2]
                     found |= descendants(int(child))
     return found
 
