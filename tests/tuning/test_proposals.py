@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
 import numpy as np
@@ -20,7 +20,7 @@ from tunelab.models import chains, locate
 from tunelab.ranking import Epoch, Status, Trial
 from tunelab.sections import Sampler
 from tunelab.space import Space, load_space, shipped
-from tunelab.tuning.observations import BEST, bounded, reached_by
+from tunelab.tuning.observations import BEST, RUNNING, Observations, reached_by
 from tunelab.tuning.proposals import Proposals, key_of
 from tunelab.tuning.searcher import fitting
 
@@ -49,16 +49,27 @@ def on_no_floor(_: Trial) -> bool:
 STATUSES = st.sampled_from(get_args(Status))
 
 
-@given(st.lists(st.tuples(STATUSES, st.sampled_from([0.1, 0.2, 0.5, float("nan")]), st.integers(0, 4)), max_size=200))
+def kept_of(trials: Sequence[Trial], most: int) -> list[Trial]:
+    there = Observations(values, reached_by(Fidelity(), on_no_floor))
+    for one in trials:
+        there.changed(one)
+    return there.kept(most)
+
+
+TOLD = st.tuples(STATUSES, st.sampled_from([0.1, 0.2, 0.5, float("nan")]), st.integers(0, 4))
+
+
+@given(st.lists(TOLD, max_size=200))
 def test_what_runs_and_the_best_are_always_kept_and_the_rest_is_drawn_evenly(
     told: list[tuple[Any, float, int]],
 ) -> None:
     trials = [trial(i, status, value, epoch) for i, (status, value, epoch) in enumerate(told)]
     most = BEST + 30
-    kept = bounded(trials, values, most, reached_by(Fidelity(), on_no_floor))
+    kept = kept_of(trials, most)
     assert [t for t in trials if t in kept] == kept, "in their order, each once"
     over = [t for t in trials if not t.unfinished]
-    assert all(t in kept for t in trials if t.unfinished)
+    running = [t for t in trials if t.unfinished]
+    assert sum(t in kept for t in running) == min(len(running), RUNNING)
     assert sum(not t.unfinished for t in kept) == min(len(over), most)
     ranked = sorted(
         (t for t in over if t.status != "failed" and values(t)[0] == values(t)[0]),
@@ -67,9 +78,26 @@ def test_what_runs_and_the_best_are_always_kept_and_the_rest_is_drawn_evenly(
     assert all(t in kept for t in ranked[:BEST])
 
 
+@given(st.lists(st.lists(TOLD, max_size=40), max_size=4), st.data())
+def test_what_is_looked_at_anew_comes_to_the_same_as_all_of_it(
+    rounds: list[list[tuple[Any, float, int]]], data: st.DataObject
+) -> None:
+    there, trials = Observations(values, reached_by(Fidelity(), on_no_floor)), []
+    for told in rounds:
+        for one in (t for t in trials if not t.over):  # may have gone on, or ended
+            status, value, epoch = data.draw(TOLD)
+            if (status, value, epoch) != (one.status, 0, 0):
+                other = trial(int(one.trial), status, value, epoch)
+                one.status, one.epochs = other.status, other.epochs
+                there.changed(one)
+        for status, value, epoch in told:
+            trials.append(trial(len(trials), status, value, epoch))
+            there.changed(trials[-1])
+        assert there.kept(BEST + 5) == kept_of(trials, BEST + 5)
+
+
 def test_the_draw_spreads_over_the_whole_search() -> None:
-    trials = [trial(i, "stopped", 0.1) for i in range(10_000)]
-    kept = [int(t.trial) for t in bounded(trials, values, 500, reached_by(Fidelity(), on_no_floor))]
+    kept = [int(t.trial) for t in kept_of([trial(i, "stopped", 0.1) for i in range(10_000)], 500)]
     assert max(np.diff(kept)) < 30
     assert (kept[0], kept[-1]) == (0, 9_999)
 
@@ -80,7 +108,7 @@ def proposed(space: Space, count: int, seed: int = 0) -> list[dict[str, Any]]:
     known: list[Trial] = []
     for number in range(1, count + 1):
         tried = {key_of(t.params) for t in known}
-        params = proposals.propose(f"{number:04d}", known, FIT, lambda p, tried=tried: key_of(p) in tried)
+        params = proposals.propose(f"{number:04d}", FIT, lambda p, tried=tried: key_of(p) in tried)
         assert params is not None
         good = 1 - abs(np.log(params["learning_rate"] / 0.005))
         known.append(trial(number, "finished", float(good), params=params))
@@ -139,7 +167,7 @@ def test_those_on_the_floor_come_last_and_the_higher_value_first() -> None:
     proposals = Proposals(QUICK, 0, values, lambda one: int(one.trial) > 5)
     for one in known:
         proposals.enter(one)
-    there = proposals.history(known).trials
+    there = proposals.history().trials
     told = [t.intermediate_values for t in there]
     assert told == [{3: 0.01}, {9: 0.02}, {3: 0.03}, {9: 0.04}, {3: 0.05}, {0: 0.06}, {0: 0.07}, {0: 0.5}]
     assert {t.state.name for t in there} == {"PRUNED"}
@@ -156,15 +184,16 @@ def test_what_is_kept_of_a_history_says_what_one_made_anew_says() -> None:
         known[turn] = dataclasses.replace(
             changed, status=status, epochs=[dataclasses.replace(changed.epochs[0], epoch=turn + 2), *changed.epochs]
         )
+        asked.goes_on(known[turn])
         anew = Proposals(QUICK, 0, values, on_no_floor, history=3)
         for one in known:
             anew.enter(one)
         told = [
-            [(t.state, t.params, t.distributions, t.values, t.intermediate_values) for t in one.history(known).trials]
+            [(t.state, t.params, t.distributions, t.values, t.intermediate_values) for t in one.history().trials]
             for one in (asked, anew)
         ]
         assert told[0] == told[1]
-        proposals = [one.propose("0009", known, FIT, lambda params: False) for one in (asked, anew)]
+        proposals = [one.propose("0009", FIT, lambda params: False) for one in (asked, anew)]
         assert proposals[0] == proposals[1]
 
 

@@ -32,7 +32,7 @@ def searcher(space: Space, recorder: Recorder, seed: int = 0) -> SpaceSearcher:
 
 def history_of(search: SpaceSearcher, recorder: Recorder) -> list[Any]:
     assert search._proposals is not None
-    return search._proposals.history(recorder.board.snapshot()).trials
+    return search._proposals.history().trials
 
 
 def value(number: int) -> float:

@@ -94,7 +94,7 @@ def test_the_sampler_is_told_the_best_value_and_failures_as_such(
         if kind != "running":
             search.on_trial_complete(f"k{i}")
     assert search._proposals is not None
-    there = search._proposals.history(recorder.board.snapshot()).trials
+    there = search._proposals.history().trials
     assert [(t.state.name, t.values, t.intermediate_values) for t in there] == [
         ("COMPLETE", [0.3], {}),
         ("FAIL", None, {}),
@@ -251,7 +251,7 @@ def test_with_several_objectives_the_sampler_sees_tune_and_what_breaks_a_constra
         recorder.decision(config["trial"], epoch=1, by="asha", status="stopped", cause="not among the best")
         search.on_trial_complete(f"k{i}")
     assert search._proposals is not None
-    there = search._proposals.history(recorder.board.snapshot()).trials
+    there = search._proposals.history().trials
     assert [(t.state.name, t.values) for t in there] == [("COMPLETE", [pytest.approx(0.1 * i), -7.0]) for i in range(3)]
     assert [t.constraints["recall >= 0.5"] for t in there] == pytest.approx([1.0, 0.6, 0.2])
     assert {t.constraints["parameters <= 60000"] for t in there} == {0.0}

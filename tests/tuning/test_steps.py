@@ -17,7 +17,7 @@ from tunelab.models import chains, starts
 from tunelab.preprocessing import Preprocessing, thinned
 from tunelab.sections import EarlyStopping, Sampler
 from tunelab.space import Space, load_space, shipped
-from tunelab.tuning.observations import BEST, bounded, observed, reached_by
+from tunelab.tuning.observations import BEST, Observations, reached_by
 from tunelab.tuning.record import Recorder
 from tunelab.tuning.scheduler import RecordingScheduler
 from tunelab.tuning.searcher import SpaceSearcher, fitting
@@ -168,7 +168,7 @@ def test_the_sampler_is_told_each_configuration_once_at_its_highest_fidelity(tmp
     assert search._proposals is not None
 
     def history() -> list[Any]:
-        there = search._proposals.history(board.snapshot()).trials
+        there = search._proposals.history().trials
         return [(t.state.name, t.values, t.intermediate_values) for t in there]
 
     lower = ("PRUNED", None, {1: 0.1})
@@ -182,7 +182,7 @@ def test_the_sampler_is_told_each_configuration_once_at_its_highest_fidelity(tmp
     assert full["fidelity"] == {}
     finish(search, recorder, "k6", full["trial"], 0.7)
     assert history()[3] == ("COMPLETE", [0.7], {})
-    best = sorted(search._proposals.history(board.snapshot()).trials, key=lambda t: t.state.name != "COMPLETE")[0]
+    best = sorted(search._proposals.history().trials, key=lambda t: t.state.name != "COMPLETE")[0]
     assert best.params == search._proposals._places["0005"][0]
 
 
@@ -203,10 +203,12 @@ def test_of_many_the_best_are_those_that_came_furthest(tmp_path: Path, recorder_
     search = searching(stepped("random"), recorder, trials=130)
     follow(search, recorder, lambda number: number * 37 % 101 / 101)
     values = lambda trial: [recorder.best_dense(trial.trial)]  # noqa: E731
-    there = observed(recorder.board.snapshot(), values)
-    assert len(there) == 130
     reached = reached_by(stepped().fidelity, lambda _: False)
-    kept = bounded(there, values, 60, reached)
+    observations = Observations(values, reached)
+    for trial in recorder.board.snapshot():
+        observations.changed(trial)
+    there, kept = observations.kept(130), observations.kept(60)
+    assert len(there) == 130
     assert len(kept) == 60
     full = [t.trial for t in there if not t.fidelity]
     assert 20 < len(full) <= BEST
@@ -222,7 +224,7 @@ def test_trials_at_a_fidelity_that_is_no_step_any_more_are_left_aside(tmp_path: 
     other = dataclasses.replace(stepped(), fidelity=Fidelity(data=(0.2,)))
     search = searching(other, recorder, trials=6)
     assert search._proposals is not None
-    known = search._proposals.history(recorder.board.snapshot()).trials
+    known = search._proposals.history().trials
     assert [t.state.name for t in known] == ["COMPLETE"], "the one that was trained in full"
     assert begin(search, "k0")["fidelity"] == {"data": 0.2}
 

@@ -31,7 +31,7 @@ import importlib.util
 import json
 import math
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -48,7 +48,7 @@ from tunelab.models import locate
 from tunelab.ranking import Trial
 from tunelab.sections import Sampler
 from tunelab.space import Space
-from tunelab.tuning.observations import Values, bounded, observed, reached_by
+from tunelab.tuning.observations import Observations, Values, reached_by
 from tunelab.tuning.optuna_space import ask_for, place
 
 MODELLED = 10
@@ -90,6 +90,7 @@ class Proposals:
         self._values = _once(values)
         self._reached = _once(reached_by(space.fidelity, floored))
         self._directions = [StudyDirection.MAXIMIZE] * len(space.aims.objectives)
+        self._observations = Observations(self._values, self._reached)
         self._places: dict[str, Place] = {}
         self._distributions: dict[str, BaseDistribution] = {}
         """The newest one of each dimension."""
@@ -124,12 +125,12 @@ class Proposals:
         self._places[trial.trial] = params, distributions
         if self._books is not None and not trial.of:
             self._book(self._books, trial.trial)
+        self._changed(trial)
         return True
 
     def propose(
         self,
         trial: str,
-        known: Iterable[Trial],
         fit: Callable[[dict[str, Any]], dict[str, Any]],
         taken: Callable[[dict[str, Any]], bool],
     ) -> dict[str, Any] | None:
@@ -137,7 +138,6 @@ class Proposals:
 
         Args:
             trial: the number it will have.
-            known: the trials there are.
             fit: makes full params of what was proposed.
             taken: whether they were tried, or are being tried.
 
@@ -146,7 +146,7 @@ class Proposals:
         """
         why = repeated = None
         with _quiet():
-            study = self._books if self._books is not None else self.history(known)
+            study = self._books if self._books is not None else self.history()
             for turn in range(MODELLED + DRAWN):
                 if turn in (0, MODELLED):
                     study.sampler = self._sampler(int(trial), drawn=turn >= MODELLED)
@@ -168,8 +168,13 @@ class Proposals:
             )
         return None
 
+    def goes_on(self, trial: Trial) -> None:
+        """A trial that waited or was interrupted is to run."""
+        self._changed(trial)
+
     def told(self, trial: Trial) -> None:
-        """A trial stopped, waits or is over. Only books are kept of it; a history is made when it is needed."""
+        """A trial stopped, waits or is over."""
+        self._changed(trial)
         asked = self._asked.pop(trial.trial, None)
         if self._books is None or asked is None:
             return
@@ -194,20 +199,19 @@ class Proposals:
         books.add_trial(optuna.trial.create_trial(state=TrialState.RUNNING, params=params, distributions=distributions))
         self._asked[trial] = len(books.get_trials(deepcopy=False)) - 1
 
-    def history(self, known: Iterable[Trial]) -> optuna.Study:
+    def history(self) -> optuna.Study:
         """What a model is made from, of the trials there are; empty for even draws."""
         study = self._empty()
         if self._space.sampler == "random":
             return study
-        there = observed([trial for trial in known if self._knows(trial)], self._values)
-        kept = bounded(there, self._values, self._most, self._reached)
-        self._known = {trial.trial: self._frozen(trial) for trial in kept}
+        self._known = {trial.trial: self._frozen(trial) for trial in self._observations.kept(self._most)}
         study.add_trials(self._known.values())
         return study
 
-    def _knows(self, trial: Trial) -> bool:
-        """Whether its params lie in the space, and its fidelity is one of it."""
-        return trial.trial in self._places and self._space.fidelity.number(trial.fidelity) is not None
+    def _changed(self, trial: Trial) -> None:
+        """A model may have to know it: its params lie in the space, and its fidelity is one of it."""
+        if trial.trial in self._places and self._space.fidelity.number(trial.fidelity) is not None:
+            self._observations.changed(trial)
 
     def _frozen(self, trial: Trial) -> _Known:
         """A trial as Optuna is told of it; as before, if that still holds."""

@@ -103,6 +103,8 @@ class SpaceSearcher(Searcher):  # type: ignore[misc]
             self._enter(trial)
         elif record["kind"] in ("wait", "end"):
             self._told(record["trial"])
+        elif record["kind"] == "resumed":
+            self._goes_on(record["trial"])
 
     def go_on(self) -> int:
         """After the replay: hand the unfinished trials out before others.
@@ -169,6 +171,7 @@ class SpaceSearcher(Searcher):  # type: ignore[misc]
 
     def _resumed(self, trial: str) -> Trial:
         self._recorder.resumed(trial)
+        self._goes_on(trial)
         return self._recorder.board.trials[trial]
 
     def _more(self) -> bool:
@@ -200,9 +203,8 @@ class SpaceSearcher(Searcher):  # type: ignore[misc]
         return self._recorder.board.trials[trial]
 
     def _propose(self, proposals: Proposals, trial: str) -> dict[str, Any] | None:
-        known = (one for one in self._recorder.board.snapshot() if one.trial != trial)
         try:
-            return proposals.propose(trial, known, self._fit, lambda params: key_of(params) in self._tried)
+            return proposals.propose(trial, self._fit, lambda params: key_of(params) in self._tried)
         except SpaceError as error:
             raise self._recorder.fail(error) from None
 
@@ -212,6 +214,10 @@ class SpaceSearcher(Searcher):  # type: ignore[misc]
             self.unknown.append(trial.trial)
         elif (step := self._step_of(trial)) is not None:
             self._ladder.begun(trial.configuration, step)
+
+    def _goes_on(self, trial: str) -> None:
+        if self._proposals is not None:
+            self._proposals.goes_on(self._recorder.board.trials[trial])
 
     def _told(self, trial: str) -> None:
         one = self._recorder.board.trials[trial]
