@@ -200,15 +200,8 @@ class Simulated:
         study.begin()
         goal = Goal(trials=None, seconds=None, begun=time.monotonic(), always_positive_f1=0.3, columns=columns)
         reporter = Reporter(board, goal, Console(file=StringIO()))
-        logs = self._logs
-
-        def curves(kind: str, trial: Trial) -> None:
-            {"suggestion": logs.start, "resumed": logs.start, "result": logs.epoch, "end": logs.end}.get(
-                kind, lambda trial: None
-            )(trial)
-
         for name, told in (
-            ("curves", curves),
+            ("curves", self._logs.told),
             ("retention", retention.told),
             ("optuna.log", study.told),
             ("reporter", reporter.told),

@@ -33,6 +33,8 @@ class Leaderboard:
         """Those of the space, as it was begun with or changed to last."""
         self.tried = 0
         """How many configurations there are."""
+        self._running: set[str] = set()
+        """The first trials of params that run."""
         self._led = ""
         """The trial that :meth:`leads` said last led; most others are worse than that one."""
         for record in records:
@@ -93,6 +95,8 @@ class Leaderboard:
             trial = self.trials[record["trial"]]
             trial.failures += bool(record["counts"])
             trial.loss = str(record["cause"])
+        if record["kind"] in ("suggestion", "resumed", "wait", "end") and not (one := self.trials[record["trial"]]).of:
+            (self._running.add if one.status == "running" else self._running.discard)(one.trial)
 
     def snapshot(self) -> list[Trial]:
         """The trials there are now, oldest first; safe while another thread adds one."""
@@ -154,7 +158,7 @@ class Leaderboard:
     @property
     def ended(self) -> int:
         """How many trials are over, or wait; those that go on at a higher fidelity are not counted once more."""
-        return sum(t.status != "running" for t in self.configurations)
+        return self.tried - len(self._running)
 
     def _rankable(self, trials: Iterable[Trial]) -> list[Trial]:
         return [trial for trial in trials if trial.epochs and trial.status != "failed"]

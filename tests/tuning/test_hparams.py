@@ -147,6 +147,25 @@ class TestScalars:
         logs.close()
         assert len(os.listdir("/proc/self/fd")) == before
 
+    def test_a_trial_that_waits_holds_no_file_and_goes_on_in_another(
+        self, logs: TensorBoardLogs, tmp_path: Path
+    ) -> None:
+        one = trial("0001", "lstm")
+        before = len(os.listdir("/proc/self/fd"))
+        logs.told("suggestion", one)
+        for epoch in (1, 2):
+            logs.told("result", learn(one, epoch, 0.1 * epoch, 0.1 * epoch))
+        logs.told("wait", one)
+        assert len(os.listdir("/proc/self/fd")) == before
+        logs.told("resumed", one)
+        logs.told("result", learn(one, 3, 0.3, 0.3))
+        one.status = "finished"
+        logs.told("end", one)
+        assert len(os.listdir("/proc/self/fd")) == before
+        assert scalars(tmp_path / "0001_lstm")["validation/f1"] == [(1, 0.1), (2, 0.2), (3, 0.3)]
+        content = plugin_content(tmp_path / "0001_lstm", metadata.SESSION_END_INFO_TAG)
+        assert metadata.parse_session_end_info_plugin_data(content).status == 1
+
 
 @pytest.mark.parametrize(
     ("metric", "name"),

@@ -7,6 +7,8 @@ import re
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -137,6 +139,30 @@ def test_trials_may_be_added_while_the_table_is_drawn(recorder: Recorder) -> Non
         recorder.suggestion(f"1{trial.trial}", "", 0, {"family": "lstm"}, {})
     assert drawn == ["0001", "0002"]
     assert len(recorder.board.snapshot()) == 4
+
+
+def test_the_table_takes_a_small_share_of_the_time(recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it takes 2 s to make, it is made once in 40 s, and once more in the end."""
+    now, made = [0.0], []
+    monkeypatch.setattr("tunelab.tuning.reporter.time", SimpleNamespace(monotonic=lambda: now[0]))
+    out = io.StringIO()
+    goal = Goal(trials=4, seconds=None, begun=0.0, always_positive_f1=0.2, columns=())
+    reporter = Reporter(recorder.board, goal, Console(file=out, force_terminal=True, width=150))
+    render = reporter._render
+
+    def slow() -> Any:
+        now[0] += 2.0
+        made.append(now[0])
+        return render()
+
+    monkeypatch.setattr(reporter, "_render", slow)
+    for _ in range(200):
+        reporter._table()
+        now[0] += 0.5
+    assert made == pytest.approx([2.0 + 42.5 * turn for turn in range(3)], abs=1.0)
+    with reporter:
+        recorder.suggestion("0001", "", 0, {"family": "lstm"}, {})
+    assert "1 running" in out.getvalue()
 
 
 def test_trials_at_a_lower_fidelity_are_shown_as_such(

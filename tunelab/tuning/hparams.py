@@ -122,6 +122,26 @@ class TensorBoardLogs:
             events.write(_summary(metadata.SESSION_END_INFO_TAG, session_end_info=info))
         events.close()
 
+    def wait(self, trial: Trial) -> None:
+        """Close the file of a trial that waits: there may be thousands, and a process opens no more than its limit."""
+        if trial.trial in self._open:
+            self._open.pop(trial.trial).close()
+
+    def told(self, kind: str, trial: Trial) -> None:
+        """A listener of the recorder.
+
+        Raises:
+            StorageError: the folder cannot be written.
+        """
+        if kind in ("suggestion", "resumed"):
+            self.start(trial)
+        elif kind == "result":
+            self.epoch(trial)
+        elif kind == "wait":
+            self.wait(trial)
+        elif kind == "end":
+            self.end(trial)
+
     def close(self) -> None:
         """Close the files of the trials that have not ended."""
         while self._open:

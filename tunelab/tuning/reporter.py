@@ -23,6 +23,8 @@ from tunelab.ranking import Leaderboard, Trial
 ROWS = 20
 QUIET_SECONDS = 60.0
 """Without a terminal, a line of progress after this long without any other."""
+_SHARE = 0.05
+"""Of the time that may go into the table: ranking a hundred thousand trials takes long, and the search waits for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +55,10 @@ class Reporter:
         self._board = board
         self._goal = goal
         self._console = console
-        self._live = Live(get_renderable=self._render, console=console, refresh_per_second=2, transient=False)
+        self._shown: Group | None = None
+        self._again = 0.0
+        """When the table is to be made anew, in the seconds of ``time.monotonic()``."""
+        self._live = Live(get_renderable=self._table, console=console, refresh_per_second=2, transient=False)
         self._spoke = time.monotonic()
         self._best = ("", True)
 
@@ -64,6 +69,7 @@ class Reporter:
 
     def __exit__(self, *_: object) -> None:
         if self._console.is_terminal:
+            self._again = 0.0  # the last table stays
             self._live.stop()
         else:
             self._console.print(self._render())
@@ -118,6 +124,15 @@ class Reporter:
         if goal.max_cost is not None:
             used += f", {goal.cost():.2f} of {goal.max_cost:g} US dollars"
         return f"{trials}, {clock(seconds)}{f' of {clock(goal.seconds)}' if goal.seconds else ''}{used}"
+
+    def _table(self) -> Group:
+        """The newest table, made anew as often as its share of the time allows."""
+        began = time.monotonic()
+        if self._shown is None or began >= self._again:
+            self._shown = self._render()
+            now = time.monotonic()
+            self._again = now + (now - began) / _SHARE
+        return self._shown
 
     def _render(self) -> Group:
         running = sum(t.status == "running" for t in self._board.snapshot())

@@ -8,8 +8,10 @@ run's folder is local; with ``s3://`` storage it is mirrored there. Ray keeps it
 from __future__ import annotations
 
 import errno
+import resource
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +22,6 @@ from tunelab.errors import NoTrialSucceededError, StorageError
 from tunelab.mirror import Mirror
 from tunelab.models import starts
 from tunelab.progress import plain
-from tunelab.ranking import Trial
 from tunelab.report import write_report
 from tunelab.spending import prices_here
 from tunelab.tuning.budget import Budget, check_gpu_hours
@@ -173,6 +174,7 @@ def _search(search: _Search, hold: Hold) -> Mapping[str, Any]:
     from tunelab.tuning.optuna_log import FILE, OptunaLog
 
     plan, recorder, board = search.plan, search.recorder, search.recorder.board
+    _open_files()
     steps = ["fidelity"] if plan.space.fidelity.steps else []
     logs = TensorBoardLogs(plan.folder / "tensorboard", [*plan.space.columns(), *steps], pooled=plan.data.n_folds > 0)
     judged = plan.data.judged()
@@ -197,7 +199,7 @@ def _search(search: _Search, hold: Hold) -> Mapping[str, Any]:
 
     study = OptunaLog(plan.folder / FILE, plan.name, plan.space, recorder, warn)
     study.begin()
-    recorder.listeners += [lambda kind, trial: _LOG[kind](logs, trial), retention.told, study.told]
+    recorder.listeners += [logs.told, retention.told, study.told]
     final = any(record["kind"] == "final" for record in recorder.records)
     reason = next((str(r.get("reason", "")) for r in reversed(recorder.records) if r["kind"] == "close"), "")
     mirror = hold.mirror(plan.options.sync_every, retention.spare)
@@ -220,19 +222,11 @@ def _search(search: _Search, hold: Hold) -> Mapping[str, Any]:
     return report
 
 
-_LOG: Mapping[str, Callable[[Any, Trial], None]] = {
-    "suggestion": lambda logs, trial: logs.start(trial),
-    "resumed": lambda logs, trial: logs.start(trial),
-    "start": lambda logs, trial: None,
-    "result": lambda logs, trial: logs.epoch(trial),
-    "fold": lambda logs, trial: None,
-    "pooled": lambda logs, trial: None,
-    "failure": lambda logs, trial: None,
-    "note": lambda logs, trial: None,
-    "decision": lambda logs, trial: None,
-    "wait": lambda logs, trial: None,
-    "end": lambda logs, trial: logs.end(trial),
-}
+def _open_files() -> None:
+    """Let this process open as many files as it may: each trial that runs has one, and there may be a thousand."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):  # a limit of none is more than some systems allow
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _seconds(hold: Hold, mirror: Mirror | None, reports: float) -> dict[str, float]:
