@@ -165,6 +165,23 @@ def test_the_table_takes_a_small_share_of_the_time(recorder: Recorder, monkeypat
     assert "1 running" in out.getvalue()
 
 
+def test_without_a_terminal_the_table_comes_every_five_minutes(
+    recorder: Recorder, monkeypatch: pytest.MonkeyPatch, told: Callable[..., dict[str, object]]
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr("tunelab.tuning.reporter.time", SimpleNamespace(monotonic=lambda: now[0]))
+    out = io.StringIO()
+    goal = Goal(trials=None, seconds=None, begun=0.0, always_positive_f1=0.2, columns=())
+    with Reporter(recorder.board, goal, Console(file=out, width=150)) as reporter:
+        recorder.listeners.append(reporter.told)
+        recorder.suggestion("0001", "", 0, {"family": "lstm"}, {})
+        for minute in range(1, 12):
+            now[0] = 60.0 * minute
+            recorder.result("0001", told(minute, val_f1=0.5, tune_average_precision=0.5))
+        tables = [line for line in out.getvalue().splitlines() if line.rstrip().endswith("1 running")]
+    assert [line.rstrip() for line in tables] == ["0 trials, 6:00, 1 running"]
+
+
 def test_trials_at_a_lower_fidelity_are_shown_as_such(
     recorder: Recorder, told: Callable[..., dict[str, object]]
 ) -> None:

@@ -1,4 +1,4 @@
-"""The live leaderboard of a running search: a table on a terminal, plain lines elsewhere.
+"""The live leaderboard of a running search: a table on a terminal, plain lines and now and then the table elsewhere.
 
 It is told by the recorder after each record is on disk, and ranks by validation F1 as every report does.
 """
@@ -23,6 +23,8 @@ from tunelab.ranking import Leaderboard, Trial
 ROWS = 20
 QUIET_SECONDS = 60.0
 """Without a terminal, a line of progress after this long without any other."""
+TABLE_SECONDS = 300.0
+"""Without a terminal, the whole table after this long, where something came."""
 _SHARE = 0.05
 """Of the time that may go into the table: ranking a hundred thousand trials takes long, and the search waits for it."""
 
@@ -59,7 +61,7 @@ class Reporter:
         self._again = 0.0
         """When the table is to be made anew, in the seconds of ``time.monotonic()``."""
         self._live = Live(get_renderable=self._table, console=console, refresh_per_second=2, transient=False)
-        self._spoke = time.monotonic()
+        self._spoke = self._tabled = time.monotonic()
         self._best = ("", True)
 
     def __enter__(self) -> Reporter:
@@ -90,6 +92,9 @@ class Reporter:
             self._say(f"goes on in another process: {self._line(trial)} ({trial.loss})")
         elif time.monotonic() - self._spoke > QUIET_SECONDS:
             self._say("goes on")
+        if time.monotonic() - self._tabled > TABLE_SECONDS:
+            self._console.print(self._render())
+            self._tabled = time.monotonic()
 
     def _newly_leads(self, trial: Trial) -> bool:
         now = (trial.trial, trial.pooled is None)
