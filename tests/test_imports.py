@@ -81,6 +81,8 @@ FLOORS = {  # module or room -> floor; a room is a folder, all of whose modules 
     "dry_run": 5,
     "difference": 5,
     "resume": 5,
+    "resume_command": 5,
+    "resume_there": 5,
     "run_commands": 5,
     "following": 5,
     "job_commands": 5,
