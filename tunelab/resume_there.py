@@ -18,7 +18,7 @@ import yaml
 from tunelab import journal
 from tunelab.cluster.file import ClusterFile
 from tunelab.cluster.jobs import Jobs
-from tunelab.cluster.package import HERE
+from tunelab.cluster.package import HERE, space_of
 from tunelab.cluster.remote import Task, at, check_data, check_limit, gpus_asked, handed_over, jobs_of, storage_of
 from tunelab.cluster.where import Cluster
 from tunelab.cluster.words import replaced, without
@@ -95,7 +95,7 @@ def resume_there(cluster: Cluster, asked: Again) -> int:
         seconds = asked.time_budget or told.get("time_budget")
         check_limit(limit, file)
         path = Path(asked.space) if asked.space is not None else None
-        space = load_space(path) if path is not None else _space(begun_with["identity"]["space"], url)
+        space = space_of(path) if path is not None else _space(begun_with["identity"]["space"], url)
         words = replaced(without(asked.words, OURS), asked.run, url)
         if path is not None:
             words += ["--space", HERE + path.name]

@@ -19,7 +19,7 @@ from pathlib import Path
 from tunelab.cluster.file import ClusterFile
 from tunelab.cluster.job import Job
 from tunelab.cluster.jobs import Jobs, token_of
-from tunelab.cluster.package import HERE, packed
+from tunelab.cluster.package import HERE, packed, space_of
 from tunelab.cluster.prices import ClusterPrice, price
 from tunelab.cluster.tunnel import Tunnel
 from tunelab.cluster.versions import ASKED, asked
@@ -27,7 +27,7 @@ from tunelab.cluster.where import FILE, Cluster
 from tunelab.cluster.words import replaced, without
 from tunelab.errors import EXIT_TERMINATED, UsageError
 from tunelab.naming import places, run_name
-from tunelab.space import Space, load_space, shipped
+from tunelab.space import Space, shipped
 from tunelab.spending import HOUR, PRICES
 
 OURS = ("--cluster", "--storage", "--name")
@@ -95,7 +95,7 @@ def hand_over(cluster: Cluster, search: Asked) -> int:
     check_data(search.data, file)
     check_limit(search.max_cost, file)
     path = Path(search.space) if search.space is not None else None
-    space = load_space(path or shipped("quick.yaml"))
+    space = space_of(path or shipped("quick.yaml"))
     name = run_name(search.name, space.name)
     _, url = places(storage, name)
     words = without(search.words, OURS)
