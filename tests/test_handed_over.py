@@ -139,7 +139,8 @@ def test_a_run_goes_on_on_a_head_that_knows_nothing_of_it(
         job.mkdir()
         packed(job, space_of(space), space if number == 1 else None)
         assert (job / "own_new_head.py").exists()
-        environment = {**os.environ, "HOME": str(tmp_path / f"head-{number}"), "PYTHONPATH": ""}
+        # Ray leads the processes of a job to its folder
+        environment = {**os.environ, "HOME": str(tmp_path / f"head-{number}"), "PYTHONPATH": str(job)}
         return subprocess.Popen(
             [sys.executable, "-u", "-m", "tunelab.handed_over", *words, "--local"],
             cwd=job, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
