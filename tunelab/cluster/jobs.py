@@ -81,8 +81,8 @@ class Jobs:
         before = self.newest(run)
         if before is not None and not again:
             raise ClusterError(
-                f"--name: {run}: the cluster knows a search of this name; choose another, or go on with that one: "
-                f"tunelab resume {before.storage}"
+                f"--name: {run}: the cluster knows a search of this name; choose another, or go on with that one by "
+                "tunelab resume"
             )
         asked = {
             "entrypoint": command,
