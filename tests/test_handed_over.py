@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
+import time
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
 
 from tunelab import handed_over
-from tunelab.cluster.package import HERE, packed
+from tunelab.cluster.package import HERE, packed, space_of
 from tunelab.cluster.versions import ASKED, asked
 from tunelab.errors import ClusterError
 from tunelab.space import load_space, shipped
@@ -100,3 +104,64 @@ def test_the_whole_of_it_as_a_job_runs_it(tmp_path: Path) -> None:
     gone = run("models", f"{HERE}other.yaml")
     assert gone.returncode == 2
     assert f"{job}/space/other.yaml" in gone.stderr
+
+
+OWN = """
+def family(params, samples):
+    import keras
+
+    from tunelab.models.layers import head, radar_inputs
+
+    inputs, x, mask = radar_inputs(samples)
+    return head(inputs, keras.layers.GRU(params["units"], return_sequences=True)(x, mask=mask), "own")
+
+
+family.dimensions = {"units": {"choice": [4, 6, 8]}}
+"""
+
+
+@pytest.mark.tf
+@pytest.mark.ray
+def test_a_run_goes_on_on_a_head_that_knows_nothing_of_it(
+    tmp_path: Path, fault_proxy: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the first cluster only the bucket is left; the module of its family is taken along once more."""
+    boto3.client("s3").create_bucket(Bucket="new-head")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "own_new_head.py").write_text(OWN)
+    monkeypatch.syspath_prepend(str(tmp_path / "mine"))
+    space = tmp_path / "own.yaml"
+    space.write_text("shared: {learning_rate: {loguniform: [1e-3, 1e-2]}}\nfamilies: {'own_new_head:family': }\n")
+    options = ("--max-epochs", "1", "--concurrent", "1", "--storage", "s3://new-head/runs", "--name", "own")
+
+    def head(number: int, *words: str) -> subprocess.Popen[str]:
+        job = tmp_path / f"job-{number}"
+        job.mkdir()
+        packed(job, space_of(space), space if number == 1 else None)
+        assert (job / "own_new_head.py").exists()
+        # Ray leads the processes of a job to its folder
+        environment = {**os.environ, "HOME": str(tmp_path / f"head-{number}"), "PYTHONPATH": str(job)}
+        return subprocess.Popen(
+            [sys.executable, "-u", "-m", "tunelab.handed_over", *words, "--local"],
+            cwd=job, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+
+    first = head(1, "search", f"{HERE}own.yaml", "--trials", "40", *options)
+    journal = tmp_path / "head-1" / "tunelab-runs" / "runs" / "own" / "journal.jsonl"
+    deadline = time.monotonic() + 240
+    while not (journal.exists() and b'"kind":"result"' in journal.read_bytes()):
+        assert first.poll() is None, first.stdout and first.stdout.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    first.send_signal(signal.SIGTERM)
+    said, _ = first.communicate(timeout=240)
+    assert first.returncode == 143, said
+    assert "Go on with: tunelab resume s3://new-head/runs/own" in said
+    for gone in ("job-1", "head-1"):
+        shutil.rmtree(tmp_path / gone)
+    second = head(2, "resume", "s3://new-head/runs/own", "--trials", "1")
+    said, _ = second.communicate(timeout=240)
+    assert second.returncode == 0, said
+    assert "Goes on: " in said
+    assert "Why the search ended: all trials were over." in said
+    assert (tmp_path / "head-2" / "tunelab-runs" / "runs" / "own" / "report.html").exists()

@@ -81,6 +81,8 @@ FLOORS = {  # module or room -> floor; a room is a folder, all of whose modules 
     "dry_run": 5,
     "difference": 5,
     "resume": 5,
+    "resume_command": 5,
+    "resume_there": 5,
     "run_commands": 5,
     "following": 5,
     "job_commands": 5,
@@ -239,7 +241,7 @@ def test_the_walk_sees_imports_wherever_they_stand(tmp_path):
     assert imported(path, with_typing=True) == expected | {"keras"}
 
 
-@pytest.mark.parametrize("name", ["tunelab.search", "tunelab.cli"])
+@pytest.mark.parametrize("name", ["tunelab.search", "tunelab.cli", "tunelab.resume_command", "tunelab.resume_there"])
 def test_the_driver_starts_without_the_heavy_packages(name):
     code = (
         f"import sys, {name}\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 from pathlib import Path
@@ -93,11 +94,14 @@ def test_more_trials_and_more_time_can_be_asked_for(quick: QuickRun) -> None:
     quick.wait_for(lambda records: results(records) >= 4)
     quick.kill(signal.SIGINT)
     assert quick.end() == 130, quick.said
-    assert quick.resume("--trials", "3", "--time-budget", "10m").end() == 0, quick.said
+    others = ("--cpus-per-trial", "0.5", "--gpus-per-trial", "0")
+    assert quick.resume("--trials", "3", "--time-budget", "10m", *others).end() == 0, quick.said
+    assert re.search(r"^Where: this machine, .* cores: --local\.$", quick.said, re.MULTILINE)
     counted = check_run(quick.run)
     assert counted.trials >= 3
     changed = [r["options"] for r in quick.records() if r["kind"] == "change"]
     assert [(c["trials"], c["time_budget"]) for c in changed] == [(3, 600.0)]
+    assert [(c["cpus_per_trial"], c["gpus_per_trial"]) for c in changed] == [(0.5, 0.0)]
 
 
 @ray

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from quick_run import QuickRun, actors, check_run, workers
 
+from tunelab.tuning.in_vain import LEAST
+
 pytestmark = pytest.mark.ray
 
 CAUSES = {
@@ -69,6 +71,53 @@ def test_when_all_fail_the_causes_are_grouped(tmp_path: Path) -> None:
     quick.environment.clear()
     assert quick.resume("--trials", "5").end() == 0, quick.said
     assert [status for status, _ in causes(quick.run).values()].count("failed") == 3
+
+
+def test_a_search_whose_trials_all_fail_alike_ends_before_its_budget(tmp_path: Path) -> None:
+    quick = QuickRun(folder=tmp_path)
+    quick.environment["TUNELAB_QUICK_FAULTS"] = "raise"
+    quick.search("--trials", "40", space=SPACE)
+    assert quick.end() == 4, quick.said
+    begun = quick.count("suggestion")
+    assert LEAST <= begun <= LEAST + 2, "what trains meanwhile is waited for"
+    failed = [status for status, _ in causes(quick.run).values()].count("failed")
+    said = f"{failed} trials in a row failed for the same cause"
+    assert (
+        f"tunelab: {said}, and none told a result, so the search ended early; mend that, then go on with: "
+        f"tunelab resume {quick.run}; report: {quick.run / 'report.html'}\n"
+    ) in quick.said
+    assert "x ValueError: the fault that was asked for" in quick.said
+    close = quick.records()[-1]
+    assert (close["kind"], close["status"]) == ("close", "interrupted")
+    assert close["reason"] == said
+    assert (quick.run / "report.html").exists()
+
+    # a resume counts anew, and ends as early
+    assert quick.resume().end() == 4, quick.said
+    again = quick.count("suggestion")
+    assert LEAST - 2 <= again - begun <= LEAST + 2, "those that were unfinished count"
+    # once it is mended, it goes on to its end
+    quick.environment.clear()
+    assert quick.resume("--trials", str(again + 2)).end() == 0, quick.said
+    assert check_run(quick.run).trials == again + 2
+    statuses = [status for status, _ in causes(quick.run).values()]
+    assert statuses.count("failed") >= 2 * LEAST
+    assert statuses.count("finished") >= 2
+
+
+def test_a_winner_of_before_does_not_answer_test_when_a_resume_is_in_vain(tmp_path: Path) -> None:
+    quick = QuickRun(folder=tmp_path)
+    quick.search("--trials", "40", space=SPACE)
+    quick.wait_for(lambda records: any(r["kind"] == "end" and r["status"] == "finished" for r in records))
+    quick.kill(signal.SIGINT)
+    assert quick.end() == 130, quick.said
+    quick.environment["TUNELAB_QUICK_FAULTS"] = "raise"
+    assert quick.resume().end() == 4, quick.said
+    assert " trials in a row failed for the same cause" in quick.said
+    assert quick.count("final") == 0
+    quick.environment.clear()
+    assert quick.resume("--trials", str(quick.count("suggestion") + 1)).end() == 0, quick.said
+    assert quick.count("final") == 1
 
 
 def test_killed_processes_of_trials_and_of_ray_cost_an_epoch_at_most(tmp_path: Path) -> None:

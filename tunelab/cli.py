@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunelab import __version__, cluster_commands, data_commands, job_commands, run_commands
+from tunelab import __version__, cluster_commands, data_commands, job_commands, resume_command, run_commands
 from tunelab.command import add_s3, command, dollars, hours, positive, s3_options, seconds, share
 from tunelab.errors import EXIT_INTERRUPTED, EXIT_UNREAD, TunelabError, UsageError
 
@@ -150,7 +150,7 @@ def parser() -> argparse.ArgumentParser:
         help="of --dry-run: time epochs no longer than this (default: 30s)",
     )
     run_commands.add_care(search, defaults=True)
-    run_commands.add_where(search, clusters=True)
+    run_commands.add_where(search)
     add_s3(search)
     search.set_defaults(run=_search)
 
@@ -183,6 +183,7 @@ def parser() -> argparse.ArgumentParser:
 
     data_commands.add(commands)
 
+    resume_command.add(commands)
     run_commands.add(commands)
 
     cluster_commands.add(commands)

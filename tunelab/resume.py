@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import yaml
@@ -29,7 +29,7 @@ from tunelab.progress import plain, progress_console
 from tunelab.ranking import Leaderboard
 from tunelab.report.words import clean
 from tunelab.s3 import S3Options
-from tunelab.search import conclude
+from tunelab.search import absolute, conclude
 from tunelab.space import Space, shipped
 from tunelab.tuning.hold import JOURNAL, Hold, old_run
 from tunelab.tuning.plan import FORMAT, Options, SearchResult
@@ -52,6 +52,8 @@ class Changes:
     max_cost: float | None = None
     """Likewise, in US dollars."""
     concurrent: int | None = None
+    cpus_per_trial: float | None = None
+    gpus_per_trial: float | None = None
     sync_every: float | None = None
     max_failures: int | None = None
     step_timeout: float | None = None
@@ -64,6 +66,7 @@ def resume(
     *,
     changes: Changes | None = None,
     address: str | None = None,
+    where: str = "",
     cache: CacheOptions | None = None,
     s3: S3Options | None = None,
     debug: bool = False,
@@ -75,6 +78,7 @@ def resume(
         run: its folder, or its ``s3://`` URL; then a local copy is made or brought up to date in ``runs/NAME``.
         changes: what is to be otherwise.
         address: of a running Ray; None: start one on this machine.
+        where: which machine or Ray that is and why, for people; empty: that is not said.
         cache: this machine's.
         s3: how the bucket is asked; None: as the run was begun with, or as the environment says.
         debug: Ray's own messages, and tracebacks as causes of failed trials.
@@ -101,6 +105,7 @@ def resume(
         asked = _asked(options, changes, url)
         space = _space(hold, asked, options, changes)
         plan = plan_of(asked, space, folder, begun=begun, address=address, cache=cache, debug=debug, console=console)
+        plan = replace(plan, where=where)
         accepted = compare(plan, hold, accept=changes.accept)
         announce(plan, console)
         _say(hold, board, accepted, console)
@@ -191,7 +196,7 @@ def _check_final(hold: Hold, changes: Changes, folder: Path) -> None:
 def _asked(options: Options, changes: Changes, url: str) -> Options:
     given = {
         "space": str(Path(changes.space).expanduser().absolute()) if changes.space is not None else None,
-        "data": changes.data if changes.data is None or "://" in changes.data else str(Path(changes.data).absolute()),
+        "data": None if changes.data is None else absolute(changes.data),
         **{name: getattr(changes, name) for name in _KEPT},
     }
     update = {name: value for name, value in given.items() if value is not None} | {"storage": url}
@@ -201,7 +206,7 @@ def _asked(options: Options, changes: Changes, url: str) -> Options:
 
 _KEPT = (
     *("seed", "trials", "time_budget", "gpu_hours", "max_cost", "concurrent", "sync_every", "max_failures"),
-    "step_timeout",
+    *("cpus_per_trial", "gpus_per_trial", "step_timeout"),
 )
 """Changes that are options of the same name."""
 

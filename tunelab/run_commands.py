@@ -1,59 +1,20 @@
-"""The commands about runs that there are: resume, status, list, dashboard, tensorboard, sync, report."""
+"""The commands about runs that there are: status, list, dashboard, tensorboard, sync, report."""
 
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tunelab.command import add_s3, command, dollars, hours, s3_options, seconds
+from tunelab.command import add_s3, command, s3_options, seconds
 
 if TYPE_CHECKING:
-    from tunelab.cluster.jobs import Job
+    from tunelab.cluster.job import Job
     from tunelab.cluster.where import Cluster
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declare the commands."""
-    from tunelab import data_commands
-
-    resume = command(
-        commands,
-        "resume",
-        "go on with a run that was interrupted or killed",
-        "tunelab resume s3://bucket/runs/quick",
-    )
-    resume.add_argument("folder", metavar="RUN", help="a run's folder, or its s3:// URL")
-    resume.add_argument("--space", metavar="SPACE.yaml", help="another space, or the same at another place")
-    resume.add_argument("--data", metavar="PATH|s3://...", help="where the scans are now (default: where they were)")
-    resume.add_argument("--seed", type=int, metavar="N", help="another seed of what is to come")
-    resume.add_argument(
-        "--accept-changes", action="store_true", help="go on although space, seed, epochs or backend changed"
-    )
-    resume.add_argument("--trials", type=int, metavar="N", help="how many, in all (default: as it was)")
-    resume.add_argument(
-        "--time-budget", type=seconds, metavar="TIME", help="in all, the time before included (default: as it was)"
-    )
-    resume.add_argument(
-        "--gpu-hours",
-        type=hours,
-        metavar="X",
-        help="of all trials together, those before included; 0: no limit any more (default: as it was)",
-    )
-    resume.add_argument(
-        "--max-cost",
-        type=dollars,
-        metavar="DOLLARS",
-        help="of all machines together, those before included; 0: no limit any more (default: as it was)",
-    )
-    resume.add_argument("--concurrent", type=int, metavar="N", help="trials at once (default: as it was)")
-    add_care(resume, defaults=False)
-    data_commands.add_cache(resume, reading=True)
-    add_where(resume)
-    add_s3(resume)
-    resume.set_defaults(run=_resume)
-
     status = command(commands, "status", "say what a run is doing", "tunelab status s3://bucket/runs/quick")
     status.add_argument("folder", metavar="RUN", help="a run's folder, its s3:// URL, or the name of one on a cluster")
     _add_cluster(status)
@@ -155,13 +116,8 @@ def add_care(parser: argparse.ArgumentParser, *, defaults: bool) -> None:
     )
 
 
-def add_where(parser: argparse.ArgumentParser, *, clusters: bool = False) -> None:
-    """The options of which Ray is used.
-
-    Args:
-        parser: of a command.
-        clusters: whether the command can be handed over to one.
-    """
+def add_where(parser: argparse.ArgumentParser) -> None:
+    """The options of which machines are used: those of a Ray, this one, or a cluster's."""
     where = parser.add_mutually_exclusive_group()
     where.add_argument(
         "--address",
@@ -169,46 +125,11 @@ def add_where(parser: argparse.ArgumentParser, *, clusters: bool = False) -> Non
         help="a running Ray, such as auto or HOST:PORT (default: RAY_ADDRESS, else this machine)",
     )
     where.add_argument("--local", action="store_true", help="this machine, whatever else there is")
-    if clusters:
-        where.add_argument(
-            "--cluster",
-            metavar="FILE",
-            help="hand over to this cluster (default: that of cluster.yaml, if ray up was run with it from here)",
-        )
-
-
-def address_of(args: argparse.Namespace) -> str | None:
-    """The Ray that the options of :func:`add_where` mean; None: one of its own."""
-    return None if args.local else args.address or os.environ.get("RAY_ADDRESS") or None
-
-
-def _resume(args: argparse.Namespace) -> int:
-    from tunelab import data_commands
-    from tunelab.resume import Changes, resume
-
-    changes = Changes(
-        space=args.space,
-        data=args.data,
-        seed=args.seed,
-        trials=args.trials,
-        time_budget=args.time_budget,
-        gpu_hours=args.gpu_hours,
-        max_cost=args.max_cost,
-        concurrent=args.concurrent,
-        sync_every=args.sync_every,
-        max_failures=args.max_failures,
-        step_timeout=args.step_timeout,
-        accept=args.accept_changes,
+    where.add_argument(
+        "--cluster",
+        metavar="FILE",
+        help="hand over to this cluster (default: that of cluster.yaml, if ray up was run with it from here)",
     )
-    result = resume(
-        args.folder,
-        changes=changes,
-        address=address_of(args),
-        cache=data_commands.cache_options(args),
-        s3=s3_options(args),
-        debug=args.debug,
-    )
-    return result.exit_code
 
 
 def _status(args: argparse.Namespace) -> int:

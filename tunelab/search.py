@@ -15,6 +15,7 @@ from typing import TypedDict, Unpack
 from rich.console import Console
 
 from tunelab.data.prepared import CacheOptions
+from tunelab.data.request import is_remote
 from tunelab.models import open_space
 from tunelab.naming import LOCAL_FOLDER, places, run_name
 from tunelab.planning import announce, begin, plan_of
@@ -167,7 +168,7 @@ def planned(space: Path | str | None, begun: float, console: Console, **given: U
     folder, remote = places(str(given.get("storage", LOCAL_FOLDER)), run_name(given.get("name"), found.name))
     options = Options(
         space=str(Path(space).expanduser().absolute()) if space is not None else "",
-        data=_absolute(given.get("data")),
+        data=absolute(given.get("data")),
         max_bad=cache.max_bad if cache else 0,
         storage=remote,
         s3_endpoint=s3.endpoint,
@@ -205,8 +206,9 @@ def conclude(result: SearchResult, options: Options, console: Console) -> None:
         plain(console, f"Go on with: tunelab resume {options.storage or folder}")
 
 
-def _absolute(data: Path | str | None) -> str | None:
-    if data is None or str(data).startswith("s3:") or not str(data).strip():
+def absolute(data: Path | str | None) -> str | None:
+    """Where scans are, whatever the current folder is; a URL, or what names nothing, is as it was."""
+    if data is None or is_remote(str(data)) or not str(data).strip():
         return None if data is None else str(data)
     return str(Path(data).expanduser().absolute())
 

@@ -258,12 +258,20 @@ def light(other: Laptop) -> None:
     said = other.do("tunelab logs lab")
     assert "Why the search ended: all trials were over." in said
     assert "lab" in other.do(f"tunelab list {RUNS}")
-    search = other.type("python -m tunelab.search --cluster cluster.yaml --trials 40 --name second")
+    few = "--trials 40 --concurrent 2 --max-epochs 4"
+    search = other.type(f"python -m tunelab.search --cluster cluster.yaml {few} --name second")
     search.until(r"\[0/40 trials", 180)
     search.interrupt()
     assert search.wait(30) == 0
     said = other.do("tunelab stop second", 200)
-    assert "second was stopped; go on with: tunelab resume" in said
+    assert f"second was stopped; go on with: tunelab resume {RUNS}/second" in said
+    said = other.do("tunelab resume second --cluster cluster.yaml --trials 2", 240)
+    assert f"as second; results go to {RUNS}/second" in said
+    assert re.search(
+        r"^Goes on: \d+ trials and \d+ epochs are known, [12] trials are unfinished; 1 sessions", said, re.M
+    )
+    assert "Why the search ended: all trials were over." in said
+    assert "Goes on: " in other.do("tunelab logs second --cluster cluster.yaml"), "the newest job of a run"
 
 
 def nothing_left(lab: Lab, aws: Aws, laptop: Laptop, said: str) -> None:

@@ -21,7 +21,7 @@ from tunelab.cli import main
 from tunelab.cluster import down as down_module
 from tunelab.cluster import remote, where
 from tunelab.cluster.file import ClusterFile, load_cluster_file
-from tunelab.cluster.jobs import Job
+from tunelab.cluster.job import Job
 from tunelab.cluster.where import mark_of
 from tunelab.errors import ClusterError
 

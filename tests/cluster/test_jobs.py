@@ -21,6 +21,7 @@ import pytest
 from quick_run import children
 
 from tunelab.cluster import jobs as room
+from tunelab.cluster.job import Job
 from tunelab.cluster.jobs import Jobs, token_of
 from tunelab.cluster.where import NoHeadError
 from tunelab.errors import ClusterError
@@ -193,12 +194,12 @@ def jobs(line: Proxy, said: list[str]) -> Jobs:
 
 @pytest.fixture
 def submit(jobs: Jobs, tmp_path: Path) -> Callable[..., None]:
-    def hand_over(run: str, script: str, *words: object, **environment: str) -> None:
+    def hand_over(run: str, script: str, *words: object, again: bool = False, **environment: str) -> None:
         folder = tmp_path / f"job-{run}"
         folder.mkdir(exist_ok=True)
         (folder / "script.py").write_text(script)
         command = shlex.join([sys.executable, "-u", "script.py", *map(str, words)])
-        jobs.submit(run, command, folder, f"s3://lab/runs/{run}", environment)
+        jobs.submit(run, command, folder, f"s3://lab/runs/{run}", environment, again=again)
 
     return hand_over
 
@@ -305,8 +306,43 @@ def test_names_that_are_none(jobs: Jobs) -> None:
         jobs.find("nowhere")
     assert str(told.value) == f"nowhere: no search of this name on the cluster; there are: {known}"
     for ask in (jobs.log, jobs.stop):
-        with pytest.raises(ClusterError, match=r"the cluster says: .*nowhere"):
+        with pytest.raises(ClusterError, match=r"^nowhere: no search of this name on the cluster"):
             ask("nowhere")
+    assert jobs.newest("nowhere") is None
+
+
+def test_the_newest_job_of_a_run_is_the_one_that_is_meant(
+    jobs: Jobs, submit: Callable[..., None], tmp_path: Path
+) -> None:
+    submit("often", "print('first')")
+    first = jobs.follow("often", lambda _: None)
+    with pytest.raises(
+        ClusterError, match=r"^--name: often: .* choose another, or go on with that one by tunelab resume$"
+    ):
+        submit("often", "print('second')")
+    waits = "import pathlib, time\nprint('second')\nwhile not pathlib.Path({!r}).exists(): time.sleep(0.05)"
+    submit("often", waits.format(str(tmp_path / "go")), again=True)
+    until(lambda: "second" in jobs.log("often"))
+    (second,) = [job for job in jobs.all() if job.run == "often"]
+    assert (second.number, second.over) == (2, False)
+    assert jobs.find("often") == jobs.newest("often") == second
+
+    # who looks at a job goes on looking at it when another one goes on with its run
+    seen: list[str] = []
+    ended: list[Job] = []
+    look = Jobs(jobs._line, TOKEN, lambda _: None)
+    looks = threading.Thread(target=lambda: ended.append(look.follow("often", seen.append)))
+    looks.start()
+    until(lambda: "second" in "".join(seen))
+    submit("often", "print('third')", again=True)
+    (tmp_path / "go").touch()
+    looks.join(PATIENT)
+    assert [(job.number, job.status) for job in ended] == [(2, "SUCCEEDED")]
+    assert said_by("often~2", "".join(seen)) == "second\n"
+    third = jobs.follow("often", lambda _: None)
+    assert (first.number, third.number) == (1, 3)
+    assert said_by("often~3", jobs.log("often")) == "third\n"
+    assert jobs.stop("often") is False
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tunelab.cluster import package
-from tunelab.cluster.package import packed
+from tunelab.cluster.package import packed, space_of
 from tunelab.errors import UsageError
 from tunelab.space import Space, load_space, shipped
 
@@ -96,6 +96,15 @@ def test_the_users_modules_and_packages_are_taken_along(
     assert {path.name for path in folder.iterdir()} == {
         *("tunelab", "search_spaces", "space", "own_module.py", "own_package")
     }
+
+
+def test_a_family_without_dimensions_is_not_asked_for_them_here(folder: Path, beside: Path, tmp_path: Path) -> None:
+    (beside / "own_brings.py").write_text("raise ImportError('a light install has no Keras')")
+    path = tmp_path / "mine.yaml"
+    path.write_text("families:\n  own_brings:family:\nstart_from:\n  - {family: 'own_brings:family', units: 3}\n")
+    packed(folder, space_of(path), path)
+    assert (folder / "own_brings.py").exists()
+    assert (folder / "space" / "mine.yaml").read_bytes() == path.read_bytes()
 
 
 def test_a_module_that_is_not_found(folder: Path, space: Callable[..., tuple[Space, Path]]) -> None:

@@ -15,7 +15,7 @@ from cluster_files import GOOD, OWN
 
 from tunelab.cluster import remote
 from tunelab.cluster.file import ClusterFile, load_cluster_file
-from tunelab.cluster.jobs import Job
+from tunelab.cluster.job import Job
 from tunelab.cluster.package import HERE
 from tunelab.cluster.prices import price
 from tunelab.cluster.remote import (
@@ -27,10 +27,10 @@ from tunelab.cluster.remote import (
     gpus_there,
     hand_over,
     storage_of,
-    without,
 )
 from tunelab.cluster.versions import ASKED
 from tunelab.cluster.where import Cluster, Head
+from tunelab.cluster.words import replaced, without
 from tunelab.errors import EXIT_TERMINATED, UsageError
 from tunelab.spending import PRICES
 
@@ -44,10 +44,15 @@ class Taken:
     submitted: list[tuple[str, list[str], set[str], str, dict[str, str]]] = field(default_factory=list)
     over: Job | BaseException | None = None
     skipped: list[int] = field(default_factory=list)
+    again: list[bool] = field(default_factory=list)
+    """Of each that was submitted: whether it goes on with a run."""
 
-    def submit(self, run: str, command: str, folder: Path, storage: str, environment: Mapping[str, str]) -> None:
+    def submit(
+        self, run: str, command: str, folder: Path, storage: str, environment: Mapping[str, str], *, again: bool = False
+    ) -> None:
         taken = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
         self.submitted.append((run, shlex.split(command), taken, storage, dict(environment)))
+        self.again.append(again)
 
     def follow(self, run: str, write: Any, *, skip: int = 0) -> Job:
         self.skipped.append(skip)
@@ -113,6 +118,23 @@ def test_a_command_line_without_some_options(words: str, kept: str) -> None:
     assert given == before
 
 
+@pytest.mark.parametrize(
+    ("words", "then"),
+    [
+        ("a --trials 3", "b --trials 3"),
+        ("--trials a a", "--trials a b"),
+        ("--trials=2 a --seed a", "--trials=2 b --seed a"),
+        ("--debug a", "--debug b"),
+        ("--debug a --name a", "--debug b --name a"),
+    ],
+)
+def test_a_command_line_with_another_word(words: str, then: str) -> None:
+    given = words.split()
+    before = list(given)
+    assert replaced(given, "a", "b") == then.split()
+    assert given == before
+
+
 def test_where_results_go(file: ClusterFile, tmp_path: Path) -> None:
     assert storage_of(None, file) == "s3://lab-radar/runs"
     assert storage_of("s3://other/x", file) == "s3://other/x"
@@ -164,7 +186,7 @@ def test_whether_workers_have_gpus(tmp_path: Path, text: str, there: bool) -> No
         (
             job(status="STOPPED", exit_code=0),
             EXIT_TERMINATED,
-            "r was stopped; go on with: tunelab resume s3://lab/r\n",
+            "r was stopped; go on with: tunelab resume s3://lab/r{at}\n",
         ),
     ],
 )
@@ -173,7 +195,7 @@ def test_how_a_search_ended(
 ) -> None:
     assert finished(over, file) == code
     costs = f"The cluster goes on running, and costs; end it: tunelab cluster down {file.path}\n"
-    assert capsys.readouterr() == ("", said + costs)
+    assert capsys.readouterr() == ("", said.format(at=f" --cluster {file.path}") + costs)
 
 
 def test_who_goes_leaves_it_running(file: ClusterFile, taken: Taken, capsys: pytest.CaptureFixture[str]) -> None:
@@ -201,6 +223,7 @@ def test_nothing_typed_is_all_that_is_needed(
 ) -> None:
     assert hand_over(cluster, asked()) == 0
     ((run, command, files, storage, environment),) = taken.submitted
+    assert taken.again == [False]
     assert command[:5] == ["python", "-u", "-m", "tunelab.handed_over", "search"]
     assert command[5:] == [
         *("--address", "auto", "--storage", "s3://lab-radar/runs", "--name", run, "--gpus-per-trial", "1")
@@ -211,7 +234,7 @@ def test_nothing_typed_is_all_that_is_needed(
     assert json.loads(environment[ASKED])["versions"]["ray"]
     told = capsys.readouterr().err
     assert f"Handed over to 10.0.0.1 as {run}; results go to {storage}\n" in told
-    assert f"Ctrl-C leaves it running; tunelab attach {run} comes back.\n" in told
+    assert f"Ctrl-C leaves it running; tunelab attach {run} --cluster {cluster.file.path} comes back.\n" in told
 
 
 def test_what_was_typed_goes_along(cluster: Cluster, taken: Taken, tmp_path: Path) -> None:

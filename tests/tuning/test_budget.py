@@ -15,6 +15,7 @@ from tunelab.spending import HOUR
 from tunelab.tuning import interrupt
 from tunelab.tuning.budget import ALL_OVER, Budget
 from tunelab.tuning.hooks import BudgetStopper, Starts
+from tunelab.tuning.in_vain import LEAST
 from tunelab.tuning.record import Recorder
 
 pytestmark = pytest.mark.ray
@@ -102,8 +103,29 @@ def test_why_a_search_ended(journal: Journal, budget: Callable[..., Budget], mon
     assert BudgetStopper(budget()).stop_all()
 
 
+def test_trials_that_all_fail_alike_end_a_search(journal: Journal, budget: Callable[..., Budget]) -> None:
+    recorder, one = Recorder(journal), budget(trials=40)
+    trials = [f"{number:04d}" for number in range(1, LEAST + 2)]
+    *others, slow = trials
+    suggest(recorder, *trials)
+    recorder.started(slow, 1.0)
+    for trial in others:
+        recorder.started(trial, 1.0)
+        assert (one.doubtful(), one.used()) == (False, False)
+        recorder.end(trial, "failed", "ValueError: no GPU")
+    assert (one.doubtful(), one.used(), one.vain) == (True, False, 0), "one trains, and no other is begun"
+    recorder.end(slow, "failed", "ValueError: no GPU")
+    assert (one.used(), one.vain) == (True, LEAST + 1)
+    assert BudgetStopper(budget()).stop_all()
+    said = f"{LEAST + 1} trials in a row failed for the same cause"
+    assert (one.cause(), one.reason(recorder.board)) == (said, said)
+    assert budget(trials=LEAST + 1).reason(recorder.board) == ALL_OVER
+    journal.append("session")
+    assert not budget(trials=40).used(), "a new session counts anew"
+
+
 def test_what_ray_pickles_holds_nothing(journal: Journal, budget: Callable[..., Budget]) -> None:
-    for one in (BudgetStopper(budget()), Starts(Recorder(journal), 1.0)):
+    for one in (budget(), BudgetStopper(budget()), Starts(Recorder(journal), 1.0)):
         assert pickle.loads(pickle.dumps(one)).__dict__ == {}
 
 

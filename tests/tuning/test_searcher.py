@@ -75,6 +75,24 @@ def test_configurations_to_try_first_come_first_and_then_the_space(tmp_path: Pat
     assert [r["kind"] for r in read(tmp_path / "journal.jsonl")][:4] == ["suggestion", "result", "decision", "end"]
 
 
+def test_nothing_is_handed_out_while_it_is_held_but_to_a_search_without_trials(
+    tmp_path: Path, recorder_in: Open
+) -> None:
+    space, held = load_space(shipped("quick.yaml")), False
+    recorder = recorder_in(tmp_path)
+    fit = fitting(space, dict.fromkeys(chains(space), 160))
+    scheduler = RecordingScheduler(space.early_stopping, space.epochs.max, recorder)
+    search = SpaceSearcher(space, starts(space), recorder, scheduler, fit=fit, seed=0, held=lambda: held)
+    first = suggested(search, "k0")["trial"]
+    held = True
+    assert search.suggest("k1") is None
+    assert list(recorder.board.trials) == [first], "nor is anything recorded"
+    finish(search, recorder, "k0", first, 0.1)
+    assert suggested(search, "k1")["trial"] == "0002", "nothing would ever be told otherwise"
+    held = False
+    assert suggested(search, "k2")["trial"] == "0003"
+
+
 def test_the_sampler_is_told_the_best_value_and_failures_as_such(
     tmp_path: Path, recorder_in: Open, told: Callable[..., dict[str, Any]]
 ) -> None:

@@ -1,7 +1,8 @@
 """Searches as jobs of a cluster: handed over, followed, stopped, and found again from anywhere.
 
-A search's job is named after its run. Everything goes through a line that is opened anew as often as it breaks, so a
-closed lid or a cut line ends nothing but the view. No TensorFlow in here, and Ray only when a cluster is asked.
+What is said of a run here is said of its newest job: one that goes on with a run has a name of its own. Everything goes
+through a line that is opened anew as often as it breaks, so a closed lid or a cut line ends nothing but the view. No
+TensorFlow in here, and Ray only when a cluster is asked.
 """
 
 from __future__ import annotations
@@ -12,22 +13,19 @@ import logging
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from tunelab.cluster.job import Job, job_of, name_of
 from tunelab.errors import ClusterError
 
 Said = Callable[[str], None]
 T = TypeVar("T")
 
-PREFIX = "tunelab-"
-"""Of the names of our jobs; the run's name stands behind it."""
 STOP_SECONDS = 180
 """A search that is stopped has so long to write its report and to send it to its bucket."""
 AGAIN_SECONDS = (1, 2, 4, 8, 15)
 """Between two tries to get through to a cluster; the last one for ever."""
-OVER = ("SUCCEEDED", "FAILED", "STOPPED")
 _NO_TOKEN = (401, 403)
 _TALKATIVE = (
     "ray.dashboard.modules.dashboard_sdk",
@@ -49,29 +47,6 @@ class Line(Protocol):
         """
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
-    """A search on a cluster."""
-
-    run: str
-    """Name of the run."""
-    status: str
-    """Ray's: PENDING, RUNNING, SUCCEEDED, FAILED or STOPPED."""
-    storage: str
-    """URL of the run."""
-    begun: float | None
-    """Seconds since 1970."""
-    exit_code: int | None
-    """Of the search, when it is over and Ray knows it."""
-    message: str
-    """Ray's, of how it ended."""
-
-    @property
-    def over(self) -> bool:
-        """Whether it is."""
-        return self.status in OVER
-
-
 class Jobs:
     """The jobs of one cluster.
 
@@ -87,7 +62,9 @@ class Jobs:
         self._say = say
         self._client: Any = None
 
-    def submit(self, run: str, command: str, folder: Path, storage: str, environment: Mapping[str, str]) -> None:
+    def submit(
+        self, run: str, command: str, folder: Path, storage: str, environment: Mapping[str, str], *, again: bool = False
+    ) -> None:
         """Hand a search over.
 
         Args:
@@ -96,25 +73,30 @@ class Jobs:
             folder: that is taken along; the command runs in a copy of it.
             storage: URL of the run.
             environment: variables of the job and of all its processes.
+            again: it goes on with a run, which the cluster may know.
 
         Raises:
             ClusterError: the cluster does not take it, or knows a search of that name.
         """
+        before = self.newest(run)
+        if before is not None and not again:
+            raise ClusterError(
+                f"--name: {run}: the cluster knows a search of this name; choose another, or go on with that one by "
+                "tunelab resume"
+            )
         asked = {
             "entrypoint": command,
-            "submission_id": PREFIX + run,
+            "submission_id": name_of(run, 1 if before is None else before.number + 1),  # Ray takes none twice
             "runtime_env": {
                 "working_dir": str(folder),
                 "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS), **environment},
             },
             "metadata": {"run": run, "storage": storage},
         }
-        if any(job.run == run for job in self.all()):
-            raise ClusterError(f"--name: {run}: the cluster knows a search of this name; choose another")
         self._ask(lambda client: client.submit_job(**asked), once=True)
 
     def find(self, run: str) -> Job:
-        """A search by its run's name.
+        """The newest job of a run.
 
         Raises:
             ClusterError: there is none of that name.
@@ -126,29 +108,32 @@ class Jobs:
         known = ", ".join(job.run for job in jobs) or "none"
         raise ClusterError(f"{run}: no search of this name on the cluster; there are: {known}")
 
+    def newest(self, run: str) -> Job | None:
+        """The newest job of a run; None where the cluster knows none."""
+        return next((job for job in self.all() if job.run == run), None)
+
     def all(self) -> list[Job]:
-        """All searches that the cluster knows, the newest first."""
-        jobs = [
-            Job(
-                run=details.submission_id.removeprefix(PREFIX),
-                status=str(getattr(details.status, "value", details.status)),
-                storage=(details.metadata or {}).get("storage", ""),
-                begun=details.start_time / 1000 if details.start_time else None,
-                exit_code=details.driver_exit_code,
-                message=details.message or "",
-            )
-            for details in self._ask(lambda client: client.list_jobs())
-            if (details.submission_id or "").startswith(PREFIX)
-        ]
-        return sorted(jobs, key=lambda job: -(job.begun or 0.0))
+        """The newest job of every run that the cluster knows, the newest first."""
+        newest: dict[str, Job] = {}
+        for job in sorted(self._all(), key=lambda job: job.number):
+            newest[job.run] = job
+        return sorted(newest.values(), key=lambda job: -(job.begun or 0.0))
+
+    def _all(self) -> list[Job]:
+        found = (job_of(details) for details in self._ask(lambda client: client.list_jobs()))
+        return [job for job in found if job is not None]
 
     def stop(self, run: str) -> bool:
         """Ask a search to end in good order, and do not wait for it; gives whether it ran."""
-        return bool(self._ask(lambda client: client.stop_job(PREFIX + run)))
+        job = self.find(run)
+        return bool(self._ask(lambda client: client.stop_job(job.name)))
 
     def log(self, run: str) -> str:
-        """All that a search has said."""
-        return str(self._ask(lambda client: client.get_job_logs(PREFIX + run)))
+        """All that a search has said; of a run that was gone on with, since then."""
+        return self._log(self.find(run).name)
+
+    def _log(self, name: str) -> str:
+        return str(self._ask(lambda client: client.get_job_logs(name)))
 
     def follow(self, run: str, write: Said, *, skip: int = 0) -> Job:
         """Hand on what a search says until it is over, through as many broken lines as there are.
@@ -162,6 +147,8 @@ class Jobs:
             It, when it is over.
         """
         told = skip
+        job = self.find(run)
+        name = job.name  # another one may go on with the run meanwhile
 
         def hand_on(whole: int, text: str) -> None:
             nonlocal told
@@ -169,11 +156,22 @@ class Jobs:
                 write(text[-new:])
                 told = whole
 
-        while not (job := self.find(run)).over:
-            self._ask(lambda client: asyncio.run(_tail(client, run, hand_on)))
-        whole = self.log(run)
+        while not (job := self._now(job)).over:
+            self._ask(lambda client: asyncio.run(_tail(client, name, hand_on)))
+        whole = self._log(name)
         hand_on(len(whole), whole)
         return job
+
+    def _now(self, job: Job) -> Job:
+        """The same job as it is now.
+
+        Raises:
+            ClusterError: the cluster knows it no more.
+        """
+        for one in self._all():
+            if one.name == job.name:
+                return one
+        raise ClusterError(f"{job.run}: the cluster knows this search no more; what it wrote is at {job.storage}")
 
     def _ask(self, ask: Callable[[Any], T], *, once: bool = False) -> T:
         """Ask, and open the line anew as often as it breaks.
@@ -225,10 +223,10 @@ class Jobs:
                 return
 
 
-async def _tail(client: Any, run: str, hand_on: Callable[[int, str], None]) -> None:
+async def _tail(client: Any, name: str, hand_on: Callable[[int, str], None]) -> None:
     """What a search says, from its beginning until it is over or the line breaks."""
     count = 0
-    async for text in client.tail_job_logs(PREFIX + run):
+    async for text in client.tail_job_logs(name):
         count += len(text)
         hand_on(count, text)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tunelab.errors import UsageError
 from tunelab.files import size_text
-from tunelab.space import Space, shipped
+from tunelab.space import Space, load_space, shipped
 
 SPACES = "space"
 """Folder of the user's space, in the one that is taken along; the file keeps its name, which may be the space's."""
@@ -21,6 +21,15 @@ HERE = "@space/"
 MOST_BYTES = 100_000_000
 """Of all that is taken along; Ray takes 500 MB and sends it to every node."""
 _LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.pyc", ".*")
+
+
+def space_of(path: Path) -> Space:
+    """A user's space, but for the dimensions that own families bring along: their modules are not run here.
+
+    Raises:
+        SpaceError: what is wrong with the file.
+    """
+    return load_space(path, own=lambda name: {})
 
 
 def packed(folder: Path, space: Space, path: Path | None) -> None:

@@ -17,15 +17,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tunelab.cluster.file import ClusterFile
-from tunelab.cluster.jobs import Job, Jobs, token_of
-from tunelab.cluster.package import HERE, packed
+from tunelab.cluster.job import Job
+from tunelab.cluster.jobs import Jobs, token_of
+from tunelab.cluster.package import HERE, packed, space_of
 from tunelab.cluster.prices import ClusterPrice, price
 from tunelab.cluster.tunnel import Tunnel
 from tunelab.cluster.versions import ASKED, asked
-from tunelab.cluster.where import Cluster
+from tunelab.cluster.where import FILE, Cluster
+from tunelab.cluster.words import replaced, without
 from tunelab.errors import EXIT_TERMINATED, UsageError
 from tunelab.naming import places, run_name
-from tunelab.space import load_space, shipped
+from tunelab.space import Space, shipped
 from tunelab.spending import HOUR, PRICES
 
 OURS = ("--cluster", "--storage", "--name")
@@ -47,6 +49,24 @@ class Asked:
     """Seconds."""
     max_cost: float | None = None
     """US dollars."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """A command about a run, for the head."""
+
+    words: Sequence[str]
+    """Its command line."""
+    name: str
+    """Of the run."""
+    url: str
+    """Of the run."""
+    space: Space
+    """The modules of whose families are taken along."""
+    path: Path | None
+    """The file of it that is taken along; None: none."""
+    again: bool = False
+    """Whether it goes on with a run, which the cluster may know."""
 
 
 @contextmanager
@@ -73,29 +93,51 @@ def hand_over(cluster: Cluster, search: Asked) -> int:
     file = cluster.file
     storage = storage_of(search.storage, file)
     check_data(search.data, file)
-    known = price(file)
-    _check_max_cost(search.max_cost, known, file)
+    check_limit(search.max_cost, file)
     path = Path(search.space) if search.space is not None else None
-    space = load_space(path or shipped("quick.yaml"))
+    space = space_of(path or shipped("quick.yaml"))
     name = run_name(search.name, space.name)
     _, url = places(storage, name)
     words = without(search.words, OURS)
     if path is not None:
-        words = [HERE + path.name if word == search.space else word for word in words]
+        words = replaced(words, str(search.space), HERE + path.name)
     words += ["--address", "auto", "--storage", storage, "--name", name]
-    if search.gpus is None and space.resources.gpus is None and gpus_there(file):
-        words += ["--gpus-per-trial", "1"]
-    with tempfile.TemporaryDirectory(prefix="tunelab-job-") as temporary, jobs_of(cluster) as jobs:
+    words += gpus_asked(search.gpus, space, file)
+    with jobs_of(cluster) as jobs:
+        task = Task(words=("search", *words), name=name, url=url, space=space, path=path)
+        return handed_over(cluster, jobs, task, search.time_budget, search.max_cost)
+
+
+def handed_over(cluster: Cluster, jobs: Jobs, task: Task, seconds: float | None, limit: float | None) -> int:
+    """Let the head run a command about a run, and show what it says until it is over or the user goes.
+
+    Args:
+        cluster: that runs.
+        jobs: of it.
+        task: what is to be run.
+        seconds: that it may take; None: no limit.
+        limit: US dollars; None: no limit.
+
+    Returns:
+        The exit code: the command's, or 0 when the user went.
+
+    Raises:
+        UsageError: a module of the space's families is not found.
+        ClusterError: the cluster does not take it.
+    """
+    file, name = cluster.file, task.name
+    known = price(file)
+    with tempfile.TemporaryDirectory(prefix="tunelab-job-") as temporary:
         folder = Path(temporary)
-        packed(folder, space, path)
-        for line in costs(known, search.time_budget, search.max_cost):
+        packed(folder, task.space, task.path)
+        for line in costs(known, seconds, limit):
             say(line)
         environment = {ASKED: json.dumps(asked()), **prices_of(known)}
-        command = shlex.join(["python", "-u", "-m", "tunelab.handed_over", "search", *words])
-        jobs.submit(name, command, folder, url, environment)
-        say(f"Handed over to {cluster.head.host} as {name}; results go to {url}")
-        say(f"Ctrl-C leaves it running; tunelab attach {name} comes back.")
-        return attach(jobs, name, file)
+        command = shlex.join(["python", "-u", "-m", "tunelab.handed_over", *task.words])
+        jobs.submit(name, command, folder, task.url, environment, again=task.again)
+    say(f"Handed over to {cluster.head.host} as {name}; results go to {task.url}")
+    say(f"Ctrl-C leaves it running; tunelab attach {name}{at(file)} comes back.")
+    return attach(jobs, name, file)
 
 
 def prices_of(known: ClusterPrice | None) -> dict[str, str]:
@@ -130,7 +172,17 @@ def costs(known: ClusterPrice | None, seconds: float | None, limit: float | None
     return lines
 
 
-def _check_max_cost(limit: float | None, known: ClusterPrice | None, file: ClusterFile) -> None:
+def check_limit(limit: float | None, file: ClusterFile) -> None:
+    """Refuse a limit of cost where nobody knows what machines cost.
+
+    Args:
+        limit: US dollars; None: no limit.
+        file: of the cluster.
+
+    Raises:
+        UsageError: says which prices are lacking.
+    """
+    known = price(file)
     if limit is None or (known is not None and not known.unknown):
         return
     if known is None:
@@ -150,9 +202,8 @@ def attach(jobs: Jobs, run: str, file: ClusterFile, *, skip: int = 0) -> int:
     try:
         return finished(jobs.follow(run, _write, skip=skip), file)
     except KeyboardInterrupt:
-        at = "" if file.path.name == "cluster.yaml" else f" --cluster {file.path}"
         say(
-            f"\nThe search goes on. Look again: tunelab attach {run}{at}; end it: tunelab stop {run}{at}; "
+            f"\nThe search goes on. Look again: tunelab attach {run}{at(file)}; end it: tunelab stop {run}{at(file)}; "
             f"end the cluster: tunelab cluster down {file.path}"
         )
         return 0
@@ -161,13 +212,18 @@ def attach(jobs: Jobs, run: str, file: ClusterFile, *, skip: int = 0) -> int:
 def finished(job: Job, file: ClusterFile) -> int:
     """Say how a search ended, and that the cluster still costs; gives the exit code."""
     if job.status == "STOPPED":
-        say(f"{job.run} was stopped; go on with: tunelab resume {job.storage}")
+        say(f"{job.run} was stopped; go on with: tunelab resume {job.storage}{at(file)}")
     elif job.status == "FAILED" and job.exit_code is None:
         say(f"{job.run} ended: {job.message}")
     say(f"The cluster goes on running, and costs; end it: tunelab cluster down {file.path}")
     if job.status == "SUCCEEDED":
         return 0
     return EXIT_TERMINATED if job.status == "STOPPED" else job.exit_code or 1
+
+
+def at(file: ClusterFile) -> str:
+    """What a command needs behind it to mean this cluster; empty for the usual file."""
+    return "" if file.path.name == FILE else f" --cluster {file.path}"
 
 
 def storage_of(given: str | None, file: ClusterFile) -> str:
@@ -187,26 +243,6 @@ def storage_of(given: str | None, file: ClusterFile) -> str:
     return storage
 
 
-def without(words: Sequence[str], options: Sequence[str]) -> list[str]:
-    """A command line without some options and their values.
-
-    Args:
-        words: of it.
-        options: long ones, each of which takes a value.
-    """
-    kept: list[str] = []
-    value = False
-    for word in words:
-        named = word.partition("=")[0]
-        # as the command line takes it: the beginning of a name is enough where no other begins so
-        ours = len(named) > len("--") and any(option.startswith(named) for option in options)
-        if value or ours:
-            value = not value and "=" not in word
-        else:
-            kept.append(word)
-    return kept
-
-
 def check_data(data: str | None, file: ClusterFile) -> None:
     """Refuse scans that no node can read.
 
@@ -220,6 +256,17 @@ def check_data(data: str | None, file: ClusterFile) -> None:
         f"--data: {data}: the cluster's machines cannot read this machine's disk; copy the scans to the bucket (aws s3 "
         f"sync {data} s3://BUCKET/scans) and name that, or put them under file_mounts and name the folder there"
     )
+
+
+def gpus_asked(given: float | None, space: Space, file: ClusterFile) -> list[str]:
+    """The option that asks for GPUs where the workers have them and nobody said how many a trial takes.
+
+    Args:
+        given: by the user; None: nothing.
+        space: which may say it.
+        file: of the cluster.
+    """
+    return ["--gpus-per-trial", "1"] if given is None and space.resources.gpus is None and gpus_there(file) else []
 
 
 def gpus_there(file: ClusterFile) -> bool:

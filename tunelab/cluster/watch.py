@@ -25,7 +25,8 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 
-from tunelab.cluster.jobs import OVER, token_of
+from tunelab.cluster.job import OVER
+from tunelab.cluster.jobs import token_of
 
 DASHBOARD = "http://127.0.0.1:8265"
 GCS_PORT = 6379

@@ -1,19 +1,21 @@
-"""When a search is over before its trials are: its time, GPU-hours, cost, or a signal; whichever comes first.
+"""When a search is over before its trials are: its time, GPU-hours, cost, a signal, or that it goes on in vain.
 
-GPU-hours and cost are those of the journal (:mod:`tunelab.spending`), looked at again whenever Ray asks whether to go
-on.
+Whichever comes first. GPU-hours and cost are those of the journal (:mod:`tunelab.spending`), and so is what was in vain
+(:mod:`tunelab.tuning.in_vain`), looked at again whenever Ray asks whether to go on.
 """
 
 from __future__ import annotations
 
 import threading
 import time
+from typing import Any
 
 from tunelab.errors import UsageError
 from tunelab.journal import Journal
 from tunelab.ranking import Leaderboard
 from tunelab.spending import Spending, session_seconds
 from tunelab.tuning.cost import Meter
+from tunelab.tuning.in_vain import InVain
 
 ALL_OVER = "all trials were over"
 
@@ -51,11 +53,18 @@ class Budget:
         self._trials = trials
         self._journal = journal
         self._spending = Spending()
+        self._in_vain = InVain()
+        self.vain = 0
+        """How many trials in a row failed for one cause, which ended the session; 0: it did not."""
         self._read = 0
         """Records that were folded."""
         self._lock = threading.Lock()  # a terminal's table is drawn by a thread of its own
         self._used = ""
         """What is used, in words."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Ray pickles what it is given, and the journal alone is trusted."""
+        return {}
 
     def left(self) -> float | None:
         """Seconds; None: there is no end."""
@@ -82,18 +91,39 @@ class Budget:
     def _folded(self) -> Spending:
         for record in self._journal.records[self._read :]:
             self._spending.apply(record)
+            self._in_vain.apply(record)
             self._read += 1
         return self._spending
 
     def used(self) -> bool:
-        """Whether GPU-hours or money are used, after a look at the machines; once they were, they are."""
+        """Whether GPU-hours or money are used, or all is in vain, after a look at the machines; what was so, stays so.
+
+        Raises:
+            StateError: as :meth:`spent`.
+        """
         if self._meter is not None:
             self._meter.look()
         if self.gpu_hours is not None and not self._used and self.spent() >= self.gpu_hours:
             self._used = "the GPU-hours were used"
         if self.max_cost is not None and not self._used and self.cost() >= self.max_cost:
             self._used = "the maximum cost was reached"
+        if not self._used and (trials := self._in_vain_now().trials):
+            self.vain = trials
+            self._used = f"{trials} trials in a row failed for the same cause"
         return bool(self._used)
+
+    def doubtful(self) -> bool:
+        """Whether so many trials failed alike that no other is to be begun before those that train have told something.
+
+        Raises:
+            StateError: as :meth:`spent`.
+        """
+        return self._in_vain_now().doubtful
+
+    def _in_vain_now(self) -> InVain:
+        with self._lock:
+            self._folded()
+            return self._in_vain
 
     def cause(self) -> str:
         """What ended the trials that had to end."""

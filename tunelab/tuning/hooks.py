@@ -12,7 +12,7 @@ from tunelab.tuning.record import Recorder
 
 
 class BudgetStopper(InterruptStopper):
-    """Ends all trials once a signal has come, or GPU-hours or money are used; Ray itself looks at the time."""
+    """Ends all trials once a signal has come, GPU-hours or money are used, or all is in vain; Ray looks at the time."""
 
     def __init__(self, budget: Budget) -> None:
         self._budget = budget

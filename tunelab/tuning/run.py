@@ -18,18 +18,18 @@ from typing import Any
 from rich.console import Console
 
 from tunelab import metrics
-from tunelab.errors import NoTrialSucceededError, StorageError
+from tunelab.errors import StorageError
 from tunelab.mirror import Mirror
 from tunelab.models import starts
 from tunelab.progress import plain
 from tunelab.report import write_report
 from tunelab.spending import prices_here
-from tunelab.tuning.budget import Budget, check_gpu_hours
+from tunelab.tuning.budget import ALL_OVER, Budget, check_gpu_hours
 from tunelab.tuning.cluster_session import check_resources, gpus_of_a_trial, places, ray_session
 from tunelab.tuning.cost import Meter
 from tunelab.tuning.hold import Hold
 from tunelab.tuning.keeper import kept
-from tunelab.tuning.no_winner import why_no_winner
+from tunelab.tuning.no_winner import check_winner
 from tunelab.tuning.plan import Plan, SearchResult
 from tunelab.tuning.record import Recorder
 from tunelab.tuning.reporter import Goal, Reporter
@@ -52,6 +52,8 @@ class _Search:
     fence: int
     """Of the lease on the run's folder."""
     budget: Budget
+    in_vain: int = 0
+    """How many trials failed for one cause, which ended the search; 0: it did not."""
     settings: Any = field(init=False)
     """Of its trials; see :class:`~tunelab.tuning.trainable.TrialSettings`."""
     scheduler: Any = field(init=False)
@@ -67,7 +69,8 @@ def run_search(plan: Plan, hold: Hold, console: Console) -> SearchResult:
         console: where the leaderboard is shown.
 
     Raises:
-        NoTrialSucceededError: no trial can be ranked, or none keeps the constraints; the report is written.
+        NoTrialSucceededError: no trial can be ranked, none keeps the constraints, or all fail for one cause; the report
+            is written.
         StorageError: results cannot be written; what is local is kept.
         ClusterError: no cluster answers, or it lacks what a trial asks for.
     """
@@ -97,8 +100,8 @@ def run_search(plan: Plan, hold: Hold, console: Console) -> SearchResult:
         report = _search(search, hold)
     from tunelab.tuning.interrupt import received
 
-    if report["best"] is None and not received():
-        raise NoTrialSucceededError(why_no_winner(recorder.board, plan.folder))
+    if not received():
+        check_winner(report, recorder.board, plan, search.in_vain)
     return SearchResult(folder=plan.folder, report=report, exit_code=128 + received() if received() else 0)
 
 
@@ -157,6 +160,7 @@ def _assemble(search: _Search) -> None:
         fit=fitting(plan.space, plan.samples),
         seed=plan.options.seed,
         trials=plan.trials,
+        held=search.budget.doubtful,
     )
     recorder.replay([search.scheduler.replayed, search.searcher.replayed])
     if outside := search.searcher.unknown:
@@ -209,11 +213,11 @@ def _search(search: _Search, hold: Hold) -> Mapping[str, Any]:
                 recorder.listeners.append(reporter.told)
                 if not final:
                     reason = _go_on(search)
-            if not final and board.best is not None and not received():
+            if not final and board.best is not None and not received() and not search.in_vain:
                 search.console.print("The winner answers the test split, once ...")
                 answer = judge(board.best, plan, search.settings)
                 recorder.other("final", trial=board.best.trial, **answer)
-            status = "interrupted" if received() else "done"
+            status = "interrupted" if received() or search.in_vain else "done"
             recorder.other("close", status=status, reason=reason, seconds=_seconds(hold, mirror, kept_for.reports))
         logs.close()
         report = write_report(plan.folder)
@@ -256,9 +260,12 @@ def _go_on(search: _Search) -> str:
     for trial in [t for t in recorder.board.snapshot() if t.status == "running"]:
         recorder.end(trial.trial, "interrupted", budget.cause())
     more = search.scheduler.promotable(last=True) is not None
-    if not received():  # those that wait may go on when the search does
+    reason = budget.reason(recorder.board, exhausted=search.searcher.exhausted, more=more)
+    if reason != ALL_OVER and not received():
+        search.in_vain = budget.vain
+    if not received() and not search.in_vain:  # those that wait may go on when the search does
         search.scheduler.give_up()
-    return budget.reason(recorder.board, exhausted=search.searcher.exhausted, more=more)
+    return reason
 
 
 def _tune(search: _Search, seconds: float | None) -> None:

@@ -61,6 +61,7 @@ class SpaceSearcher(Searcher):  # type: ignore[misc]
         fit: makes params that can be trained.
         seed: of the search.
         trials: how many configurations there may be; None: no limit.
+        held: whether none is to be handed out now, as long as some are.
         history: see :class:`~tunelab.tuning.proposals.Proposals`.
     """
 
@@ -74,6 +75,7 @@ class SpaceSearcher(Searcher):  # type: ignore[misc]
         fit: Fit,
         seed: int,
         trials: int | None = None,
+        held: Callable[[], bool] = lambda: False,
         history: int = HISTORY,
     ) -> None:
         super().__init__(metric="tune_average_precision", mode="max")
@@ -84,6 +86,7 @@ class SpaceSearcher(Searcher):  # type: ignore[misc]
         self._fit = fit
         self._seed = seed
         self._trials = trials
+        self._held = held
         self._proposals = Proposals(space, seed, self._values, self._floored, history) if space.families else None
         self._ladder = Ladder(len(space.fidelity.steps), space.early_stopping.reduction)
         self._tried: set[str] = set()
@@ -125,6 +128,8 @@ class SpaceSearcher(Searcher):  # type: ignore[misc]
 
         None: whether there is one depends on trials that run.
         """
+        if self._ours and self._held():
+            return None
         one = self._next()
         if one is not None:
             self._ours[trial_id] = one.trial
