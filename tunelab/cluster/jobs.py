@@ -111,7 +111,7 @@ class Jobs:
         }
         if any(job.run == run for job in self.all()):
             raise ClusterError(f"--name: {run}: the cluster knows a search of this name; choose another")
-        self._ask(lambda client: client.submit_job(**asked), once=True)
+        self.ask(lambda client: client.submit_job(**asked), once=True)
 
     def find(self, run: str) -> Job:
         """A search by its run's name.
@@ -137,18 +137,18 @@ class Jobs:
                 exit_code=details.driver_exit_code,
                 message=details.message or "",
             )
-            for details in self._ask(lambda client: client.list_jobs())
+            for details in self.ask(lambda client: client.list_jobs())
             if (details.submission_id or "").startswith(PREFIX)
         ]
         return sorted(jobs, key=lambda job: -(job.begun or 0.0))
 
     def stop(self, run: str) -> bool:
         """Ask a search to end in good order, and do not wait for it; gives whether it ran."""
-        return bool(self._ask(lambda client: client.stop_job(PREFIX + run)))
+        return bool(self.ask(lambda client: client.stop_job(PREFIX + run)))
 
     def log(self, run: str) -> str:
         """All that a search has said."""
-        return str(self._ask(lambda client: client.get_job_logs(PREFIX + run)))
+        return str(self.ask(lambda client: client.get_job_logs(PREFIX + run)))
 
     def follow(self, run: str, write: Said, *, skip: int = 0) -> Job:
         """Hand on what a search says until it is over, through as many broken lines as there are.
@@ -170,12 +170,12 @@ class Jobs:
                 told = whole
 
         while not (job := self.find(run)).over:
-            self._ask(lambda client: asyncio.run(_tail(client, run, hand_on)))
+            self.ask(lambda client: asyncio.run(_tail(client, run, hand_on)))
         whole = self.log(run)
         hand_on(len(whole), whole)
         return job
 
-    def _ask(self, ask: Callable[[Any], T], *, once: bool = False) -> T:
+    def ask(self, ask: Callable[[Any], T], *, once: bool = False) -> T:
         """Ask, and open the line anew as often as it breaks.
 
         Args:
