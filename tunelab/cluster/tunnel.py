@@ -67,7 +67,7 @@ class Tunnel:
             self._end()
             self._cluster = running(self._cluster.file)
         head = self._cluster.head
-        self.port = self.port if self.port and _free(self.port) else _free_port()
+        self.port = self.port if self.port and _free(self.port) else free_port()
         self._said.seek(0)
         self._said.truncate()
         self._ssh = subprocess.Popen(
@@ -136,7 +136,8 @@ def _free(port: int) -> bool:
         return asked.connect_ex(("127.0.0.1", port)) != 0
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of the loopback that nobody listens at now."""
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         return int(bound.getsockname()[1])
