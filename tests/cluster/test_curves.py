@@ -164,6 +164,12 @@ def test_a_head_that_is_not_reached(stub: Path) -> None:
     )
 
 
+def test_without_ssh_it_says_so(stub: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ClusterError, match="ssh: not found; install an OpenSSH client"):
+        curves(CLUSTER, "mine", port=0, say=pytest.fail)
+
+
 def stand_in(tmp_path: Path, code: str) -> None:
     """A program in place of the head's Python."""
     (tmp_path / "venv").unlink()

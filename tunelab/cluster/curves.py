@@ -20,7 +20,7 @@ from pathlib import Path
 
 from tunelab.cluster import tensorboard_there as there
 from tunelab.cluster.jobs import AGAIN_SECONDS
-from tunelab.cluster.tunnel import free_port, ssh_command
+from tunelab.cluster.tunnel import check_ssh, free_port, ssh_command
 from tunelab.cluster.where import Cluster, Head, NoHeadError, running
 from tunelab.errors import ClusterError, TunelabError
 
@@ -53,6 +53,7 @@ def curves(cluster: Cluster, run: str, *, port: int, say: Callable[[str], None])
         ClusterError: the head cannot be reached at first, or has no such run.
         TunelabError: TensorBoard ended by itself.
     """
+    check_ssh()
     port = port or free_port()
     opened, failed = False, 0
     while True:
@@ -76,7 +77,7 @@ def curves(cluster: Cluster, run: str, *, port: int, say: Callable[[str], None])
         except NoHeadError:
             raise
         except ClusterError:  # AWS cannot be asked without a line either; then the head is where it was
-            failed += 1
+            continue
 
 
 class _Served:

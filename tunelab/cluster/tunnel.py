@@ -61,8 +61,7 @@ class Tunnel:
             NoHeadError: there is none any more.
             ClusterError: says what ssh said.
         """
-        if shutil.which("ssh") is None:
-            raise ClusterError("ssh: not found; install an OpenSSH client")
+        check_ssh()
         if self._ssh is not None:  # it broke
             self._end()
             self._cluster = running(self._cluster.file)
@@ -102,6 +101,16 @@ class Tunnel:
             if self._ssh.poll() is None:
                 self._ssh.kill()
                 self._ssh.wait()
+
+
+def check_ssh() -> None:
+    """Refuse to go on without ssh.
+
+    Raises:
+        ClusterError: it is not installed.
+    """
+    if shutil.which("ssh") is None:
+        raise ClusterError("ssh: not found; install an OpenSSH client")
 
 
 def ssh_command(head: Head, *options: str, command: Sequence[str] = ()) -> list[str]:
