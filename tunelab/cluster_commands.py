@@ -29,7 +29,9 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     check.add_argument("file", metavar="FILE", help="the file of `ray up`")
     check.add_argument(
-        "--live", action="store_true", help="ask AWS too: launches as dry runs, quotas, images, writing to the bucket"
+        "--live",
+        action="store_true",
+        help="ask AWS too: launches as dry runs, quotas, images, writing to the bucket; from a worker if one runs",
     )
     check.set_defaults(run=_check)
 
@@ -72,11 +74,15 @@ def _check(args: argparse.Namespace) -> int:
     file = load_cluster_file(Path(args.file))
     found = check(file)
     code = UsageError.exit_code if any(finding.severity == "error" for finding in found) else 0
+    wrote = ""
     if args.live:
-        from tunelab.cluster.bucket import wrote_from
         from tunelab.cluster.live import check_live
+        from tunelab.cluster.on_worker import from_worker
+        from tunelab.cluster.remote import say
 
         asked = check_live(file)
+        of_worker, wrote = from_worker(file, say)
+        asked += of_worker
         if not code and any(finding.severity == "error" for finding in asked):
             code = ClusterError.exit_code
         found = sorted([*found, *asked], key=lambda finding: finding.line)
@@ -84,8 +90,8 @@ def _check(args: argparse.Namespace) -> int:
         print(finding.text(file.path))
     errors = sum(finding.severity == "error" for finding in found)
     print(f"{file.path}: {_count(errors, 'error')}, {_count(len(found) - errors, 'warning')}")
-    if args.live and not any(finding.key == "provider.storage" for finding in found):
-        print(wrote_from(None))
+    if wrote and not any(finding.key == "provider.storage" for finding in found):
+        print(wrote)
     return code
 
 

@@ -16,10 +16,11 @@ from pathlib import Path
 
 from tunelab.cli import main as command
 from tunelab.cluster.package import HERE, SPACES
+from tunelab.cluster.tensorboard_there import RUNS
 from tunelab.cluster.versions import ASKED, differences, missing
 from tunelab.errors import ClusterError
 
-FOLDER = Path("~/tunelab-runs")
+FOLDER = Path(RUNS).parent
 """On the head; runs are made below it, in ``runs``."""
 
 

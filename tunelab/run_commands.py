@@ -56,7 +56,8 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "show a run in TensorBoard, while it goes on too",
         "tunelab tensorboard s3://bucket/runs/quick --port 0",
     )
-    curves.add_argument("folder", metavar="RUN", help="a run's folder, or its s3:// URL")
+    curves.add_argument("folder", metavar="RUN", help="a run's folder, its s3:// URL, or the name of one on a cluster")
+    _add_cluster(curves)
     curves.add_argument(
         "--port", type=int, default=6006, metavar="N", help="to listen at; 0: any that is free (default: 6006)"
     )
@@ -138,7 +139,7 @@ def _status(args: argparse.Namespace) -> int:
     from tunelab.storage import open_store
 
     place = args.folder
-    if not place.startswith("s3:") and not Path(place).exists() and (cluster := _cluster(args)) is not None:
+    if (cluster := _cluster_of(place, args)) is not None:
         from tunelab.cluster.remote import jobs_of
 
         with jobs_of(cluster) as jobs:
@@ -155,6 +156,11 @@ def _cluster(args: argparse.Namespace) -> Cluster | None:
     from tunelab.cluster.where import place
 
     return place(address=None, local=False, file=args.cluster, folder=Path.cwd()).cluster
+
+
+def _cluster_of(run: str, args: argparse.Namespace) -> Cluster | None:
+    """The cluster on which a run is known by its name; None: it is a place, or there is no cluster."""
+    return None if "/" in run or Path(run).exists() else _cluster(args)
 
 
 def _list(args: argparse.Namespace) -> int:
@@ -201,8 +207,11 @@ def _dashboard(args: argparse.Namespace) -> int:
 
 def _tensorboard(args: argparse.Namespace) -> int:
     from tunelab.storage import open_store
-    from tunelab.tensorboard import tensorboard
+    from tunelab.tensorboard import tensorboard, tensorboard_there
 
+    if (cluster := _cluster_of(args.folder, args)) is not None:
+        tensorboard_there(cluster, args.folder, host=args.host, port=args.port, say=_say)
+        return 0
     tensorboard(open_store(args.folder, s3_options(args)), host=args.host, port=args.port, say=_say)
     return 0
 

@@ -1,8 +1,8 @@
-"""A run in TensorBoard while it goes on, from the run's folder or its place in a bucket.
+"""A run in TensorBoard while it goes on, from the run's folder, its place in a bucket, or on a cluster.
 
 TensorBoard is a process of its own, which ends with this one. It reads the ``tensorboard/`` folder of a local run; of a
-run in a bucket a copy in a temporary folder, which is kept up to date and removed in the end. Nothing is written to the
-run. It listens on the loopback only: it asks nobody who they are.
+run in a bucket a copy in a temporary folder, which is kept up to date and removed in the end; of one on a cluster it
+runs on the head. Nothing is written to the run. It listens on the loopback only: it asks nobody who they are.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tunelab.archive import AT_ONCE, MOST_OF_A_FILE
 from tunelab.errors import StorageError, TunelabError, UsageError
@@ -29,6 +30,9 @@ from tunelab.files import files_below, size_text
 from tunelab.following import HOST, check_free, check_loopback, ended_by_signals, following
 from tunelab.overview import check_run
 from tunelab.storage import FolderStore, S3Store
+
+if TYPE_CHECKING:
+    from tunelab.cluster.where import Cluster
 
 PORT = 6006
 SECONDS = 10.0
@@ -124,6 +128,33 @@ def tensorboard(
             known = f"{count} event files; more are read" if count else "No event files yet; they are read"
             say(f"{known} as they are written. Ctrl-C ends TensorBoard.")
             server.wait()
+
+
+def tensorboard_there(
+    cluster: Cluster, run: str, *, host: str = HOST, port: int = PORT, say: Callable[[str], None]
+) -> None:
+    """Show a run on a cluster until Ctrl-C.
+
+    Args:
+        cluster: whose head has it.
+        run: its name.
+        host: where to listen here; 127.0.0.1, by this or another name.
+        port: likewise; 0: any that is free.
+        say: told the address, and what a user should know.
+
+    Raises:
+        UsageError: the address cannot be listened at.
+        ClusterError: the head cannot be reached, or has no such run.
+        TunelabError: TensorBoard ended by itself.
+    """
+    from tunelab.cluster.curves import curves
+
+    check_loopback(host, "TensorBoard")
+    if host not in (HOST, "localhost"):
+        raise UsageError(f"--host {host}: a tunnel to a cluster listens on {HOST}; leave out --host")
+    check_free(HOST, port)
+    with ended_by_signals(), contextlib.suppress(KeyboardInterrupt):
+        curves(cluster, run, port=port, say=say)
 
 
 @contextmanager

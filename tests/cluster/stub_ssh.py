@@ -1,4 +1,4 @@
-"""Stands for ``ssh -N -L``: forwards the port as OpenSSH does, to this machine; says what it was called with.
+"""Stands for ``ssh -L``: forwards the port as OpenSSH does, to this machine, and runs a command if there is one.
 
 Tests write it to a folder on PATH as ``ssh``. ``$STUB_SSH`` is a folder: each call leaves its words there, and a file
 ``refuse`` in it holds what is said instead of a tunnel; ``hang``: nothing is said, and nothing opened.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -38,11 +39,19 @@ def main(words: list[str]) -> None:
     if (folder / "hang").exists():
         time.sleep(600)
     here, port, there, remote = words[words.index("-L") + 1].split(":")
-    with socket.create_server((here, int(port))) as listens:
+    if "-N" in words:
+        _forward(here, int(port), there, int(remote))
+    threading.Thread(target=_forward, args=(here, int(port), there, int(remote)), daemon=True).start()
+    command = words[-1]
+    sys.exit(subprocess.run(["/bin/sh", "-c", command], check=False).returncode)
+
+
+def _forward(here: str, port: int, there: str, remote: int) -> None:
+    with socket.create_server((here, port)) as listens:
         while True:
             taken, _ = listens.accept()
             try:
-                onward = socket.create_connection((there, int(remote)), timeout=5)
+                onward = socket.create_connection((there, remote), timeout=5)
             except OSError:
                 taken.close()
                 continue

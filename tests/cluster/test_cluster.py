@@ -30,12 +30,19 @@ ROOT = Path(__file__).resolve().parents[2]
 EVIDENCE = ROOT / ".evidence" / "cluster.txt"
 BUCKET = "tunelab-lab"
 RUNS = f"s3://{BUCKET}/runs"
+SCANS = f"s3://{BUCKET}/scans"
 CLONE = ("tunelab", "search_spaces", "pyproject.toml", "constraints.txt", "README.md", "LICENSE")
 WORKER = "g4dn.xlarge"
 KEY = f"ray-autoscaler_{REGION}"
 TOOLS = ("hatchling", "trove-classifiers", "pathspec")
 """What the package is built with, and what that needs beside our own packages; a host has no network to fetch it."""
 MOST_EPOCHS = 16
+IMAGE = "/lab/image"
+"""Parameter that names the machines' image; that of the repository's file is none of moto's."""
+UPLOAD = (
+    "import boto3, pathlib; s3 = boto3.client('s3'); "
+    f"[s3.upload_file(str(path), '{BUCKET}', str(path)) for path in pathlib.Path('scans').rglob('*') if path.is_file()]"
+)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -70,6 +77,8 @@ def derived() -> str:
     types = told["available_node_types"]
     for other in ("gpu_spot_bigger", "gpu_on_demand"):
         del types[other]
+    for one in types.values():
+        one["node_config"]["ImageId"] = f"resolve:ssm:{IMAGE}"
     types["gpu_spot"] |= {"resources": {"CPU": 1, "GPU": 0}, "max_workers": 2}  # else Ray goes by the instance type
     return yaml.safe_dump(told, sort_keys=False)
 
@@ -84,6 +93,8 @@ def cloud(story: Story) -> Iterator[tuple[Lab, Aws]]:
         lab.image = image(tools)
         aws = Aws(lab)
         prepare(aws, BUCKET, ["tunelab-head", "tunelab-worker"])
+        born = aws.ask("ec2", "register_image", Name="lab", RootDeviceName="/dev/sda1")["ImageId"]
+        aws.ask("ssm", "put_parameter", Name=IMAGE, Value=born, Type="String")
         with Hypervisor(lab, aws) as hypervisor:
             try:
                 yield lab, aws
@@ -167,6 +178,8 @@ def test_from_ray_up_to_the_end_of_all_costs() -> None:
 
         # from another laptop, which has the cluster's file, key and token, and no TensorFlow
         attached = other.type("tunelab attach")
+        laptop.do("tunelab data synth scans --scans 64 --traces 24 --samples 96")
+        laptop.do(f'python -c "{UPLOAD}"')
         assert attached.wait(600) == 0, attached.said[-6000:]
         assert "Why the search ended: all trials were over." in attached.said
         assert f"Also at {RUNS}/lab" in attached.said
@@ -174,11 +187,16 @@ def test_from_ray_up_to_the_end_of_all_costs() -> None:
         assert "</html>" in aws.object(BUCKET, "runs/lab/report.html")
         assert lost not in workers(aws)
 
-        light(other)
+        said = other.do("tunelab logs lab")
+        assert "Why the search ended: all trials were over." in said
+        assert "lab" in other.do(f"tunelab list {RUNS}")
+        look_at_another(lab, aws, lab.hosts[head], laptop, other)
 
         until(lambda: not workers(aws), 240, "an idle cluster without workers")
         story.tell("no worker is left")
-        assert [one["InstanceId"] for one in aws.machines("running")] == [head]
+        said = laptop.do("tunelab cluster check --live cluster.yaml")
+        assert "the head runs and no worker does, so the bucket was written from here, with the rights of this" in said
+        assert [one["InstanceId"] for one in aws.machines("pending", "running")] == [head], "asking starts no machine"
 
         said = laptop.do("tunelab cluster down cluster.yaml", 180)
         nothing_left(lab, aws, laptop, said)
@@ -253,25 +271,110 @@ def check_journal(aws: Aws, trials: set[str]) -> None:
     assert records[-1]["status"] == "done"
 
 
-def light(other: Laptop) -> None:
-    """All that a laptop does with a cluster is done without TensorFlow."""
-    said = other.do("tunelab logs lab")
-    assert "Why the search ended: all trials were over." in said
-    assert "lab" in other.do(f"tunelab list {RUNS}")
-    few = "--trials 40 --concurrent 2 --max-epochs 4"
-    search = other.type(f"python -m tunelab.search --cluster cluster.yaml {few} --name second")
-    search.until(r"\[0/40 trials", 180)
+def look_at_another(lab: Lab, aws: Aws, head: Host, laptop: Laptop, other: Laptop) -> None:
+    """A search on scans of a bucket while it goes on, with room for two trials a machine; not all laptops are whole."""
+    size = "--cpus-per-trial 0.5 --concurrent 3 --trials 200 --max-epochs 8"
+    search = other.type(f"python -m tunelab.search --cluster cluster.yaml --data {SCANS} {size} --name second")
+    search.until(r"\[0/200 trials", 180)
     search.interrupt()
     assert search.wait(30) == 0
+
+    until(lambda: len(workers(aws)) == 2, 180, "two workers")
+    there = sorted(workers(aws))
+    check = laptop.type("tunelab cluster check --live cluster.yaml")  # and while it waits for the worker:
+    curves_on_the_head(head, laptop, other)
+    assert check.wait(180) == 0, check.said
+    said = check.said
+    assert "\nthe bucket was written from here and from a worker\n" in said
+    assert said.count("could not be looked up (servicequotas:GetServiceQuota: ") == 2, "moto knows no quotas"
+    wrote = [
+        machine
+        for machine in there
+        if any(f" /{BUCKET}/runs/.tunelab-check-" in one for one in asked(aws, lab, machine))
+    ]
+    assert len(wrote) == 1
+    assert sorted(workers(aws)) == there
+
+    status = laptop.type("tunelab status second")
+    said = laptop.do("tunelab list")
+    assert re.search(rf"^second +running +on the cluster, {RUNS}/second$", said, re.MULTILINE)
+    assert re.search(rf"^lab +succeeded +on the cluster, {RUNS}/lab$", said, re.MULTILINE)
+    assert len(said.splitlines()) == 3, "what asked the worker is no search"
+    assert re.search("^here +done +1 trials ", said, re.MULTILINE)
+    assert status.wait(120) == 0, status.said
+    assert re.search(r"^On tunelab, \S+: running$", status.said, re.MULTILINE)
+    assert re.search(rf"^second: open, by tunelab \S+, at {RUNS}/second$", status.said, re.MULTILINE)
+
+    records = parsed(head.run("cat /home/ubuntu/tunelab-runs/runs/second/journal.jsonl"))
+    prepared_once(lab, aws, there, records)
     said = other.do("tunelab stop second", 200)
     assert f"second was stopped; go on with: tunelab resume {RUNS}/second" in said
     said = other.do("tunelab resume second --cluster cluster.yaml --trials 2", 240)
     assert f"as second; results go to {RUNS}/second" in said
     assert re.search(
-        r"^Goes on: \d+ trials and \d+ epochs are known, [12] trials are unfinished; 1 sessions", said, re.M
+        r"^Goes on: \d+ trials and \d+ epochs are known, [123] trials are unfinished; 1 sessions", said, re.M
     )
     assert "Why the search ended: all trials were over." in said
     assert "Goes on: " in other.do("tunelab logs second --cluster cluster.yaml"), "the newest job of a run"
+
+
+def asked(aws: Aws, lab: Lab, machine: str) -> list[str]:
+    """What a machine has asked of AWS."""
+    return aws.requests_of(lab.hosts[machine])
+
+
+def curves_on_the_head(head: Host, laptop: Laptop, other: Laptop) -> None:
+    """TensorBoard of a search that goes on, from where there is none, by the loopback of both ends alone."""
+    other.host.run("echo 'raise ImportError(\"a light install has none\")' > stubs/tensorboard.py")
+    shown = other.type("tunelab tensorboard second --cluster cluster.yaml --port 0")
+    port = int(shown.until(r"^TensorBoard of second on tunelab, \S+: http://127\.0\.0\.1:(\d+)/$", 60)[1])
+
+    def points() -> list[list[float]]:
+        url = f"http://127.0.0.1:{port}/data/plugin/scalars"
+        code = (
+            "import json, urllib.request as ask; "
+            f"told = json.load(ask.urlopen('{url}/tags')); "
+            "runs = [run for run, tags in told.items() if 'train/loss' in tags]; "
+            f"ask_of = lambda run: json.load(ask.urlopen(f'{url}/scalars?run={{run}}&tag=train/loss')); "
+            "print(json.dumps([len(ask_of(run)) for run in sorted(runs)]))"
+        )
+        return json.loads(other.host.run(f'python -c "{code}"'))
+
+    until(points, 60, "scalars of a trial")
+    before = sum(points())
+    until(lambda: sum(points()) > before, 60, "more of them while it goes on")
+
+    (served,) = [line for line in commands(head) if "-m tensorboard.main " in line]
+    ports = {head: int(re.search(r"--port (\d+)", served)[1]), other.host: port}  # type: ignore[index]
+    for host, listens in ports.items():
+        connects = f"python -c 'import socket; socket.create_connection((\"{{}}\", {listens}), 5)'"
+        host.run(connects.format("127.0.0.1"))
+        refused = laptop.host.run(f"{connects.format(host.address)} 2>&1 || true")
+        assert "ConnectionRefusedError" in refused
+    shown.interrupt()
+    assert shown.wait(30) == 0
+    until(lambda: not [line for line in commands(head) if "tensorboard" in line], 30, "the end of TensorBoard there")
+
+
+def prepared_once(lab: Lab, aws: Aws, machines: list[str], records: list[dict[str, Any]]) -> None:
+    """Each machine fetched every scan once, into one prepared data set, which all of its trials have open."""
+    below = "/home/ubuntu/.cache/tunelab"
+    look = f"find /proc/[0-9]*/fd -lname '{below}/*/manifest.sha256' 2> /dev/null || true"
+
+    def opened() -> list[int]:
+        return sorted(len(lab.hosts[machine].run(look).split()) for machine in machines)
+
+    until(lambda: opened() == [1, 2], 120, "three trials that have their data open, two of them on one machine")
+    made = []
+    for machine in machines:
+        host = lab.hosts[machine]
+        (entry,) = host.run(f"ls {below}").split()
+        made.append(float(host.run(f"stat -c %.Y {below}/{entry}/manifest.json")))
+        assert host.run(f"ls -A {below}/.building {below}/.downloads | grep -v : || true").strip() == ""
+        fetched = re.findall(rf"GET /{BUCKET}/scans/scans/(\S+)", "\n".join(asked(aws, lab, machine)))
+        assert len(fetched) == len(set(fetched)) == 64, fetched
+    # the journal does not tell where a trial ran
+    assert min(made) < min(record["time"] for record in records if record["kind"] == "result")
 
 
 def nothing_left(lab: Lab, aws: Aws, laptop: Laptop, said: str) -> None:
@@ -297,5 +400,10 @@ def nothing_left(lab: Lab, aws: Aws, laptop: Laptop, said: str) -> None:
 
 def busy(host: Host) -> list[str]:
     """The command lines of Ray and of ssh's clients there."""
+    return [line for line in commands(host) if re.match(r"ssh |ray|\S*/ray/|\S*python\S* .*ray", line)]
+
+
+def commands(host: Host) -> list[str]:
+    """All command lines there."""
     lines = host.run("for one in /proc/[0-9]*; do tr '\\0' ' ' < $one/cmdline && echo; done 2> /dev/null || true")
-    return [line for line in lines.splitlines() if re.match(r"ssh |ray|\S*/ray/|\S*python\S* .*ray", line)]
+    return lines.splitlines()

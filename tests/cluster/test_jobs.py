@@ -21,8 +21,10 @@ import pytest
 from quick_run import children
 
 from tunelab.cluster import jobs as room
+from tunelab.cluster.bucket import NoWorkerError
 from tunelab.cluster.job import Job
 from tunelab.cluster.jobs import Jobs, token_of
+from tunelab.cluster.on_worker import ask_worker
 from tunelab.cluster.where import NoHeadError
 from tunelab.errors import ClusterError
 
@@ -63,6 +65,10 @@ def free_ports(count: int) -> list[int]:
 class Dashboard:
     port: int
     address: str
+    ray: str
+    """Where machines join."""
+    environment: dict[str, str]
+    """Of all that belongs to it."""
 
 
 @pytest.fixture(scope="module")
@@ -78,10 +84,12 @@ def dashboard() -> Iterator[Dashboard]:
         options = {name: str(port) for name, port in ports.items()}
         options |= {"num-cpus": "1", "node-ip-address": "127.0.0.1", "dashboard-host": "127.0.0.1"}
         options |= {"include-dashboard": "true", "temp-dir": folder, "object-store-memory": str(100 * 1024**2)}
+        environment = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
+        environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
         head = subprocess.Popen(
             [Path(sys.executable).with_name("ray"), "start", "--head", "--block", "--disable-usage-stats"]
             + [f"--{name}={value}" for name, value in options.items()],
-            env={**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)},
+            env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -99,7 +107,7 @@ def dashboard() -> Iterator[Dashboard]:
                     assert head.poll() is None, head.stdout and head.stdout.read()
                     assert time.monotonic() < end
                     time.sleep(0.2)
-            yield Dashboard(ports["dashboard-port"], address)
+            yield Dashboard(ports["dashboard-port"], address, f"127.0.0.1:{ports['port']}", environment)
         finally:
             for pid in [*children(head.pid), head.pid]:  # in good order it takes half a minute
                 with contextlib.suppress(ProcessLookupError):
@@ -298,6 +306,56 @@ def test_stop_ends_it_in_good_order(jobs: Jobs, submit: Callable[..., None], tmp
     assert job.over
     assert said_by("stops", "".join(written)) == "begun\nthe report\n", "it had the time to end by itself"
     assert jobs.stop("stops") is False
+
+
+@contextlib.contextmanager
+def worker(dashboard: Dashboard) -> Iterator[None]:
+    """A machine that joins, with one CPU."""
+    names = (
+        "dashboard-agent-listen-port",
+        "dashboard-agent-grpc-port",
+        "runtime-env-agent-port",
+        "metrics-export-port",
+    )
+    options = dict(zip(names, map(str, free_ports(len(names))), strict=True))
+    options |= {"address": dashboard.ray, "num-cpus": "1", "node-ip-address": "127.0.0.1"}
+    options |= {"object-store-memory": str(100 * 1024**2)}
+    with subprocess.Popen(
+        [Path(sys.executable).with_name("ray"), "start", "--block", "--disable-usage-stats"]
+        + [f"--{name}={value}" for name, value in options.items()],
+        env={**dashboard.environment, "LAB_MACHINE": "worker"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    ) as joined:
+        try:
+            yield
+        finally:
+            for pid in [*children(joined.pid), joined.pid]:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
+
+def test_a_program_runs_on_a_worker_if_there_is_one(
+    dashboard: Dashboard, jobs: Jobs, submit: Callable[..., None]
+) -> None:
+    program = "import os; print('it is', os.environ.get('LAB_MACHINE')); os.environ['NONE']"
+    before = jobs.all()
+    with pytest.raises(NoWorkerError, match="the head runs and no worker does"):
+        ask_worker(jobs, program)
+    with worker(dashboard):
+        end = time.monotonic() + PATIENT
+        while True:
+            try:
+                said = ask_worker(jobs, program)
+                break
+            except NoWorkerError:
+                assert time.monotonic() < end
+    assert said.startswith("it is worker\n")
+    assert "KeyError: 'NONE'" in said
+    assert jobs.all() == before, "it is no search"
+    every = jobs.ask(lambda client: client.list_jobs())
+    assert {job.status for job in every if str(job.submission_id).startswith("check-")} == {"SUCCEEDED"}
 
 
 def test_names_that_are_none(jobs: Jobs) -> None:

@@ -19,9 +19,9 @@ import pytest
 from cluster_files import GOOD, OWN, furnish
 
 from tunelab.cli import main
-from tunelab.cluster.bucket import SAID, worker_command
+from tunelab.cluster.bucket import SAID, NoWorkerError, OnWorker, worker_program, write_from_worker
 from tunelab.cluster.file import ClusterFile, load_cluster_file
-from tunelab.cluster.findings import Finding
+from tunelab.cluster.findings import Finding, Notes
 from tunelab.cluster.live import QUOTAS, check_live, family_of
 from tunelab.errors import ClusterError, UsageError
 
@@ -294,46 +294,84 @@ def test_a_bucket_that_is_not_there_or_cannot_be_written(aws: Aws, text: str, re
     assert "access denied" in only(check_live(read(text))).what
 
 
+def here(program: str) -> str:
+    """What a worker would print: the program runs in a process of its own, as it does there."""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    return done.stdout + done.stderr
+
+
+def asked_of(file: ClusterFile, on_worker: OnWorker) -> tuple[list[Finding], str]:
+    notes = Notes(file)
+    wrote = write_from_worker(notes, on_worker)
+    return notes.found, wrote
+
+
 def test_a_worker_that_writes(aws: Aws, moto: Any, text: str, read: Any) -> None:
-    """The command is run in a shell here, as it would be there."""
     file = read(text)
     ran: list[str] = []
 
-    def on_worker(command: str) -> str:
-        assert command.startswith("~/venv/bin/python -c ")
-        command = command.replace("~/venv/bin/python", sys.executable, 1)
-        done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60, check=False)
-        ran.append(done.stdout)
-        return done.stdout + done.stderr
+    def on_worker(program: str) -> str:
+        ran.append(here(program))
+        return ran[-1]
 
-    assert check_live(file, on_worker=on_worker) == []
+    assert asked_of(file, on_worker) == ([], "the bucket was written from here and from a worker")
     assert ran == [f"{SAID}\n"]
     assert objects(moto, file) == []
 
     gone = read(text.replace("storage: s3://lab-", "storage: s3://lob-"))
-    found = check_live(gone, on_worker=on_worker)
-    assert len(found) == 2
-    assert "a worker could not write: " in found[1].what
-    assert "NoSuchBucket" in found[1].what
-    assert "tunelab cluster iam" in found[1].remedy
+    finding = only(asked_of(gone, on_worker)[0])
+    assert (finding.severity, finding.key) == ("error", "provider.storage")
+    assert finding.line == gone.line("provider", "storage")
+    assert finding.what.startswith("a worker could not write: ")
+    assert "NoSuchBucket" in finding.what
+    assert "tunelab cluster iam" in finding.remedy
 
 
-def test_a_worker_that_is_silent_or_away(aws: Aws, text: str, read: Any) -> None:
+def test_a_worker_that_does_not_reach_s3(aws: Aws, text: str, read: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    finding = only(asked_of(read(text), here)[0])
+    assert "a worker could not write: botocore.exceptions.EndpointConnectionError: " in finding.what
+    assert finding.remedy == "let the workers reach S3: a public address, or a gateway endpoint in their VPC"
+
+
+def test_a_worker_that_is_silent_away_or_not_there(aws: Aws, text: str, read: Any) -> None:
     file = read(text)
-    assert "nothing was printed" in only(check_live(file, on_worker=lambda _: "")).what
+    finding = only(asked_of(file, lambda _: "")[0])
+    assert (finding.severity, finding.what) == ("error", "a worker could not write: nothing was printed")
+    finding = only(asked_of(file, lambda program: f"SyntaxError in {program}")[0])
+    assert finding.severity == "error", "what it was to print is not what it printed"
 
-    def away(_: str) -> str:
-        raise ClusterError("the tunnel is cut")
+    def raising(error: ClusterError) -> OnWorker:
+        def on_worker(_: str) -> str:
+            raise error
 
-    assert "a worker could not write: the tunnel is cut" in only(check_live(file, on_worker=away)).what
+        return on_worker
+
+    found, wrote = asked_of(file, raising(ClusterError("no tunnel to a@b: refused; check the key")))
+    assert wrote == ""
+    finding = only(found)
+    assert (finding.severity, finding.key) == ("warning", "provider.storage"), "it says nothing about the file"
+    assert finding.what == "no worker could be asked to write: no tunnel to a@b: refused"
+    assert finding.remedy == "check the key"
+    finding = only(asked_of(file, raising(ClusterError("no answer within 150 s")))[0])
+    assert (finding.what, finding.remedy) == (
+        "no worker could be asked to write: no answer within 150 s",
+        "look at the cluster: ray status",
+    )
+    found, wrote = asked_of(file, raising(NoWorkerError("none")))
+    assert found == []
+    assert wrote == (
+        "the head runs and no worker does, so the bucket was written from here, with the rights of this machine and "
+        "not a worker's"
+    )
 
 
-def test_the_command_for_a_worker_is_one_word_of_a_shell() -> None:
-    command = worker_command("s3://lab-radar/it's runs", python="echo")
-    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=10, check=False)
-    assert "it's runs/.tunelab-check-" in done.stdout
+def test_the_program_for_a_worker_takes_any_name() -> None:
+    program = worker_program("s3://lab-radar/it's runs")
+    compile(program, "program", "exec")
+    assert "it's runs/.tunelab-check-" in program
     with pytest.raises(UsageError):
-        worker_command("runs")
+        worker_program("runs")
 
 
 def test_without_credentials_nothing_is_asked(aws: Aws, text: str, read: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,6 @@ One object of a few bytes is put below the prefix and deleted again.
 
 from __future__ import annotations
 
-import shlex
 import uuid
 from collections.abc import Callable
 
@@ -13,26 +12,31 @@ from tunelab.cluster.findings import Notes
 from tunelab.errors import ClusterError, StorageError, UsageError
 from tunelab.s3 import S3Prefix, parse_s3
 
-Shell = Callable[[str], str]
-"""Runs a shell command on a worker and gives what it printed; raises ClusterError when it cannot be run or fails."""
+OnWorker = Callable[[str], str]
+"""Runs a program of Python on a worker and gives what it printed, errors too; raises ClusterError where it cannot, and
+:class:`NoWorkerError` where no worker runs."""
 
 SAID = "tunelab: the bucket was written"
 """What a worker prints when it could write."""
+_AT = ("provider", "storage")
 _ATTEMPTS = 3
 _TIMEOUT = 20.0
 _OLD_NAMES = {None: "us-east-1", "EU": "eu-west-1"}
 """What S3 says of buckets in two regions."""
+_CUT_OFF = ("EndpointConnectionError", "ConnectTimeoutError", "ReadTimeoutError")
 
 
-def wrote_from(on_worker: Shell | None) -> str:
-    """Where the bucket was written from, for whoever reads that nothing was found.
+class NoWorkerError(ClusterError):
+    """The head of a cluster runs, and no worker does."""
+
+
+def only_from_here(why: str) -> str:
+    """That the bucket was written from here alone, for people.
 
     Args:
-        on_worker: as given to :func:`check_live`.
+        why: no worker did it.
     """
-    if on_worker is not None:
-        return "the bucket was written from here and from a worker"
-    return "no cluster runs, so the bucket was written from here, with the rights of this machine and not a worker's"
+    return f"{why}, so the bucket was written from here, with the rights of this machine and not a worker's"
 
 
 def write_from_here(notes: Notes) -> None:
@@ -42,7 +46,6 @@ def write_from_here(notes: Notes) -> None:
         notes: of the file.
     """
     file = notes.file
-    at = ("provider", "storage")
     try:
         bucket, prefix = parse_s3(file.storage)
     except UsageError:
@@ -55,53 +58,67 @@ def write_from_here(notes: Notes) -> None:
         where = None if told is None else _OLD_NAMES.get(named, named)
         if where is not None and file.provider == "aws" and where != file.region:
             what = f"the bucket is in {where}, the machines in {file.region}: slow, and every byte is billed"
-            notes.error(at, what, f"take a bucket in {file.region}, or machines in {where}")
+            notes.error(_AT, what, f"take a bucket in {file.region}, or machines in {where}")
         place.ask("put_object", key=key, Body=b"tunelab cluster check --live\n")
         place.ask("get_object", key=key)["Body"].read()
         place.ask("delete_object", key=key)
     except (StorageError, UsageError) as problem:
         what, _, remedy = str(problem).partition("; ")
-        notes.error(at, what, remedy or "check its name and rights")
+        notes.error(_AT, what, remedy or "check its name and rights")
 
 
-def worker_command(storage: str, *, python: str = "~/venv/bin/python") -> str:
-    """The shell command that writes to a bucket, and deletes what it wrote, where it is run; it prints :data:`SAID`.
+def worker_program(storage: str) -> str:
+    """The program that writes to a bucket, and deletes what it wrote, where it is run; it prints :data:`SAID`.
 
     Args:
         storage: ``s3://BUCKET/PREFIX``.
-        python: that has boto3 there; the shell expands it.
 
     Raises:
         UsageError: no URL of a bucket.
     """
     bucket, prefix = parse_s3(storage)
     key = "/".join(part for part in (prefix, f".tunelab-check-{uuid.uuid4().hex}") if part)
-    code = (
-        "import boto3; s3 = boto3.client('s3'); "
+    patient = {
+        "connect_timeout": _TIMEOUT / 4,
+        "read_timeout": _TIMEOUT,
+        "retries": {"mode": "standard", "total_max_attempts": _ATTEMPTS},
+    }
+    return (
+        "import boto3; from botocore.config import Config; "
+        f"s3 = boto3.client('s3', config=Config(**{patient!r})); "
         f"at = dict(Bucket={bucket!r}, Key={key!r}); "
         "s3.put_object(Body=b'tunelab cluster check --live', **at); "
         f"s3.get_object(**at); s3.delete_object(**at); print({SAID!r})"
     )
-    return f"{python} -c {shlex.quote(code)}"
 
 
-def write_from_worker(notes: Notes, on_worker: Shell, *, python: str = "~/venv/bin/python") -> None:
-    """Note whether a worker cannot write to the bucket.
+def write_from_worker(notes: Notes, on_worker: OnWorker) -> str:
+    """Note whether a worker cannot write to the bucket, or cannot be asked to.
 
     Args:
         notes: of the file.
-        on_worker: a shell there.
-        python: of the worker.
+        on_worker: how one is asked.
+
+    Returns:
+        Where the bucket was written from, for people, where nothing is noted.
     """
-    at = ("provider", "storage")
-    remedy = "give the role of the workers the rights that `tunelab cluster iam` prints"
     try:
-        said = on_worker(worker_command(notes.file.storage, python=python))
+        said = on_worker(worker_program(notes.file.storage))
     except UsageError:
-        return  # check() says it
+        return ""  # check() says it
+    except NoWorkerError:
+        return only_from_here("the head runs and no worker does")
     except ClusterError as problem:
-        notes.error(at, f"a worker could not write: {str(problem)[-300:]}", remedy)
-        return
-    if SAID not in said:
+        what, _, remedy = str(problem).rpartition("; ")
+        what, remedy = (what, remedy) if what else (remedy, "")
+        notes.warn(
+            _AT, f"no worker could be asked to write: {what[-300:]}", remedy or "look at the cluster: ray status"
+        )
+        return ""
+    if SAID not in said.splitlines():
         last = (said.strip().splitlines() or ["nothing was printed"])[-1]
-        notes.error(at, f"a worker could not write: {last[:300]}", remedy)
+        remedy = "give the role of the workers the rights that `tunelab cluster iam` prints"
+        if any(name in last for name in _CUT_OFF):
+            remedy = "let the workers reach S3: a public address, or a gateway endpoint in their VPC"
+        notes.error(_AT, f"a worker could not write: {last[:300]}", remedy)
+    return "the bucket was written from here and from a worker"

@@ -93,7 +93,7 @@ class Jobs:
             },
             "metadata": {"run": run, "storage": storage},
         }
-        self._ask(lambda client: client.submit_job(**asked), once=True)
+        self.ask(lambda client: client.submit_job(**asked), once=True)
 
     def find(self, run: str) -> Job:
         """The newest job of a run.
@@ -120,20 +120,20 @@ class Jobs:
         return sorted(newest.values(), key=lambda job: -(job.begun or 0.0))
 
     def _all(self) -> list[Job]:
-        found = (job_of(details) for details in self._ask(lambda client: client.list_jobs()))
+        found = (job_of(details) for details in self.ask(lambda client: client.list_jobs()))
         return [job for job in found if job is not None]
 
     def stop(self, run: str) -> bool:
         """Ask a search to end in good order, and do not wait for it; gives whether it ran."""
         job = self.find(run)
-        return bool(self._ask(lambda client: client.stop_job(job.name)))
+        return bool(self.ask(lambda client: client.stop_job(job.name)))
 
     def log(self, run: str) -> str:
         """All that a search has said; of a run that was gone on with, since then."""
         return self._log(self.find(run).name)
 
     def _log(self, name: str) -> str:
-        return str(self._ask(lambda client: client.get_job_logs(name)))
+        return str(self.ask(lambda client: client.get_job_logs(name)))
 
     def follow(self, run: str, write: Said, *, skip: int = 0) -> Job:
         """Hand on what a search says until it is over, through as many broken lines as there are.
@@ -157,7 +157,7 @@ class Jobs:
                 told = whole
 
         while not (job := self._now(job)).over:
-            self._ask(lambda client: asyncio.run(_tail(client, name, hand_on)))
+            self.ask(lambda client: asyncio.run(_tail(client, name, hand_on)))
         whole = self._log(name)
         hand_on(len(whole), whole)
         return job
@@ -173,7 +173,7 @@ class Jobs:
                 return one
         raise ClusterError(f"{job.run}: the cluster knows this search no more; what it wrote is at {job.storage}")
 
-    def _ask(self, ask: Callable[[Any], T], *, once: bool = False) -> T:
+    def ask(self, ask: Callable[[Any], T], *, once: bool = False) -> T:
         """Ask, and open the line anew as often as it breaks.
 
         Args:

@@ -1,6 +1,6 @@
 """What AWS says of a cluster file: would it launch, is there quota, does the image resolve, can the bucket be written?
 
-Starts no machine: launches are dry runs.
+Starts no machine: launches are dry runs. The bucket is written from here; from a worker: ``on_worker``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import boto3
 from botocore.config import Config
 
-from tunelab.cluster.bucket import Shell, write_from_here, write_from_worker
+from tunelab.cluster.bucket import write_from_here
 from tunelab.cluster.file import ClusterFile
 from tunelab.cluster.findings import Finding, Notes
 from tunelab.cluster.instances import instance_of
@@ -38,12 +38,11 @@ _ATTEMPTS = 3
 _TIMEOUT = 20.0
 
 
-def check_live(file: ClusterFile, *, on_worker: Shell | None = None) -> list[Finding]:
+def check_live(file: ClusterFile) -> list[Finding]:
     """What AWS finds wrong with a cluster file, in the order of its lines; nothing for machines of one's own.
 
     Args:
         file: the cluster file.
-        on_worker: a shell on a worker of the running cluster; without one the bucket is written from here.
 
     Raises:
         ClusterError: AWS cannot be asked at all: no credentials, no network.
@@ -57,8 +56,6 @@ def check_live(file: ClusterFile, *, on_worker: Shell | None = None) -> list[Fin
                 _launch(notes, name, aws)
         _quotas(notes, aws)
     write_from_here(notes)
-    if on_worker is not None:
-        write_from_worker(notes, on_worker)
     return sorted(dict.fromkeys(notes.found), key=lambda finding: finding.line)
 
 

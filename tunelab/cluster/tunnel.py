@@ -61,13 +61,12 @@ class Tunnel:
             NoHeadError: there is none any more.
             ClusterError: says what ssh said.
         """
-        if shutil.which("ssh") is None:
-            raise ClusterError("ssh: not found; install an OpenSSH client")
+        check_ssh()
         if self._ssh is not None:  # it broke
             self._end()
             self._cluster = running(self._cluster.file)
         head = self._cluster.head
-        self.port = self.port if self.port and _free(self.port) else _free_port()
+        self.port = self.port if self.port and _free(self.port) else free_port()
         self._said.seek(0)
         self._said.truncate()
         self._ssh = subprocess.Popen(
@@ -104,6 +103,16 @@ class Tunnel:
                 self._ssh.wait()
 
 
+def check_ssh() -> None:
+    """Refuse to go on without ssh.
+
+    Raises:
+        ClusterError: it is not installed.
+    """
+    if shutil.which("ssh") is None:
+        raise ClusterError("ssh: not found; install an OpenSSH client")
+
+
 def ssh_command(head: Head, *options: str, command: Sequence[str] = ()) -> list[str]:
     """How ssh is called for a head.
 
@@ -136,7 +145,8 @@ def _free(port: int) -> bool:
         return asked.connect_ex(("127.0.0.1", port)) != 0
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of the loopback that nobody listens at now."""
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         return int(bound.getsockname()[1])
