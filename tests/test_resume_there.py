@@ -271,7 +271,7 @@ def test_a_run_in_a_folder_stays_here(
     bucket = f"tunelab sync runs/mine, then tunelab resume {stored} --cluster {cluster.file.path}"
     assert str(told.value) == (
         f"{typed}: the run is in a folder of this machine, runs/mine, and the cluster's machines cannot read its disk; "
-        f"go on here: add --local{f'; or on the cluster, from its bucket: {bucket}' if stored else ''}"
+        f"go on here: leave --cluster out{f'; or on the cluster, from its bucket: {bucket}' if stored else ''}"
     )
     assert taken.submitted == []
 
@@ -353,6 +353,21 @@ def test_the_command_asks_where_as_a_search_does(
     assert calls == [{"address": None, "local": False, "file": "lab.yaml", "folder": Path.cwd()}]
     assert capsys.readouterr().out == "Where: cluster lab: because\n"
     assert taken.submitted[0][1][4:8] == ["resume", URL, "--trials", "3"]
+
+
+def test_a_run_in_a_folder_goes_on_here_though_a_cluster_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[dict[str, Any]] = []
+
+    def place(**given: Any) -> Place:
+        calls.append(given)
+        return Place(why="this machine")
+
+    monkeypatch.setattr(where, "place", place)
+    journal(Path("runs/second"), SPACE, {})
+    for typed in ("second", "runs/second"):
+        assert main(["resume", typed]) == 7
+    assert main(["resume", "third"]) == 7
+    assert [given["folder"] for given in calls] == [None, None, Path.cwd()]
 
 
 def test_on_this_machine_a_name_is_looked_for_in_runs(capsys: pytest.CaptureFixture[str]) -> None:

@@ -60,14 +60,16 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def _resume(args: argparse.Namespace) -> int:
     from tunelab.cluster.where import place
+    from tunelab.resume_there import folder_here
 
-    where = place(address=args.address, local=args.local, file=args.cluster, folder=Path.cwd())
+    here = folder_here(args.folder)
+    folder = Path.cwd() if here is None else None  # a cluster cannot read this machine's disk
+    where = place(address=args.address, local=args.local, file=args.cluster, folder=folder)
     if where.cluster is not None:
         print(f"Where: {where.why}", flush=True)
         return _hand_over(where.cluster, args)
     from tunelab import data_commands
     from tunelab.resume import Changes, resume
-    from tunelab.resume_there import folder_here
 
     changes = Changes(
         space=args.space,
@@ -86,7 +88,7 @@ def _resume(args: argparse.Namespace) -> int:
         accept=args.accept_changes,
     )
     result = resume(
-        folder_here(args.folder) or args.folder,
+        here or args.folder,
         changes=changes,
         address=where.address,
         where=where.why,

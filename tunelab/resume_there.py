@@ -111,7 +111,7 @@ def _only_here(folder: Path, file: ClusterFile) -> str:
     said = f"the run is in a folder of this machine, {folder}, and the cluster's machines cannot read its disk"
     records = journal.read(folder / JOURNAL)
     stored = next((r["options"].get("storage") for r in reversed(records) if r.get("kind") in ("run", "change")), "")
-    remedy = "go on here: add --local"
+    remedy = "go on here: leave --cluster out"
     if stored:
         remedy += f"; or on the cluster, from its bucket: tunelab sync {folder}, then tunelab resume {stored}{at(file)}"
     return f"{said}; {remedy}"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 UP_SECONDS = 60.0
@@ -43,7 +45,12 @@ class Typed:
         self._log = log
         with log.open("wb") as file:
             self.process = subprocess.Popen(
-                [*TIED, *words], stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT
+                [*TIED, *words],
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                # as on a terminal; a test in the background of a script was born deaf to it
+                preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
             )
 
     @property

@@ -66,14 +66,14 @@ class Place:
     """Where the search is handed over to."""
 
 
-def place(*, address: str | None, local: bool, file: str | None, folder: Path) -> Place:
+def place(*, address: str | None, local: bool, file: str | None, folder: Path | None) -> Place:
     """Decide, and say why.
 
     Args:
         address: that was asked for.
         local: whether this machine was.
         file: a cluster file that was named.
-        folder: the current one, which may hold a ``cluster.yaml``.
+        folder: the current one, which may hold a ``cluster.yaml``; None: nothing in it matters.
 
     Raises:
         ClusterError: a cluster that was named does not run.
@@ -89,8 +89,7 @@ def place(*, address: str | None, local: bool, file: str | None, folder: Path) -
         return _on(running(named), f"{file}: --cluster")
     if said := os.environ.get("RAY_ADDRESS"):
         return Place(why=f"Ray at {said}: RAY_ADDRESS", address=said)
-    path = folder / FILE
-    if not path.is_file():
+    if folder is None or not (path := folder / FILE).is_file():
         return Place(why=here)
     try:
         found = load_cluster_file(path)
