@@ -113,7 +113,22 @@ def s3_port() -> Iterator[int]:
 
 
 @pytest.fixture
-def fault_proxy(s3_port: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
+def aws_at(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], None]:
+    """Lets the environment lead boto3 to a server, with keys that are none, and to no file of the user's."""
+
+    def lead(url: str) -> None:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "canary-id")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "canary-secret-0123456789")
+        monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+            monkeypatch.setenv(name, str(tmp_path / "none"))
+
+    return lead
+
+
+@pytest.fixture
+def fault_proxy(s3_port: int, aws_at: Callable[[str], None], monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A proxy before the S3 server, see tests/fault_proxy.py; the environment leads boto3 to it."""
     spec = importlib.util.spec_from_file_location("fault_proxy", Path(__file__).with_name("fault_proxy.py"))
     assert spec
@@ -123,12 +138,7 @@ def fault_proxy(s3_port: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     spec.loader.exec_module(module)
     proxy = module.FaultProxy(s3_port)
     proxy.start()
-    monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "canary-id")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "canary-secret-0123456789")
+    aws_at(proxy.url)
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
-        monkeypatch.setenv(name, str(tmp_path / "none"))
     yield proxy
     proxy.close()

@@ -51,7 +51,7 @@ class Overview:
     @property
     def counts(self) -> str:
         """``12 finished, 3 stopped, 2 running``."""
-        counted = Counter(trial.status[:40] for trial in self.board.snapshot())
+        counted = Counter(trial.state[:40] for trial in self.board.snapshot())
         return ", ".join(f"{number} {status}" for status, number in counted.most_common()) or "no trial yet"
 
     @property

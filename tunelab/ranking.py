@@ -86,6 +86,8 @@ class Leaderboard:
             if record["status"] not in get_args(Status):
                 raise ValueError(f"{record['status']!r:.40} is no status")
             trial.status, trial.cause = record["status"], str(record["cause"] or "")
+        elif record["kind"] == "start":
+            self.trials[record["trial"]].placed = True
         elif record["kind"] == "wait":
             self.trials[record["trial"]].status = "waiting"
         elif record["kind"] == "resumed":

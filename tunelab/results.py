@@ -118,6 +118,8 @@ class Trial:
     """How often it lost its process by its own doing; lost nodes and killed drivers are not counted."""
     loss: str = ""
     """Why it lost its process last."""
+    placed: bool = False
+    """Whether it had a place on a machine."""
 
     @property
     def configuration(self) -> str:
@@ -128,6 +130,11 @@ class Trial:
     def unfinished(self) -> bool:
         """Whether it is to go on: it runs, or it was interrupted."""
         return self.status in ("running", "interrupted")
+
+    @property
+    def state(self) -> str:
+        """Its status, for people: one that was handed out and waits for its first place is yet to begin."""
+        return "to begin" if self.status == "running" and not (self.placed or self.epochs) else self.status
 
     @property
     def over(self) -> bool:

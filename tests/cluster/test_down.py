@@ -30,19 +30,10 @@ KEY = f"ray-autoscaler_{REGION}"
 
 
 @pytest.fixture
-def ec2(s3_port: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+def ec2(s3_port: int, aws_at: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     """EC2; this machine's home and temporary files are the test's own."""
-    environment = {
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{s3_port}",
-        "AWS_ACCESS_KEY_ID": "canary-id",
-        "AWS_SECRET_ACCESS_KEY": "canary-secret-0123456789",
-        "AWS_EC2_METADATA_DISABLED": "true",
-        "AWS_CONFIG_FILE": str(tmp_path / "none"),
-        "AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "none"),
-        "HOME": str(tmp_path),
-    }
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
+    aws_at(f"http://127.0.0.1:{s3_port}")
+    monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "tmp").mkdir()
     (tmp_path / ".ssh").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))

@@ -90,21 +90,12 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def aws(s3_port: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Aws]:
+def aws(s3_port: int, aws_at: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Aws]:
     server = Aws(s3_port)
     thread = threading.Thread(target=server.serve_forever, args=(0.05,))
     thread.start()
-    environment = {
-        "AWS_ENDPOINT_URL": server.url,
-        "AWS_ACCESS_KEY_ID": "canary-id",
-        "AWS_SECRET_ACCESS_KEY": "canary-secret-0123456789",
-        "AWS_EC2_METADATA_DISABLED": "true",
-        "AWS_CONFIG_FILE": str(tmp_path / "none"),
-        "AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "none"),
-        "HOME": str(tmp_path),
-    }
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
+    aws_at(server.url)
+    monkeypatch.setenv("HOME", str(tmp_path))
     yield server
     server.shutdown()
     thread.join()

@@ -162,7 +162,9 @@ def test_the_table_takes_a_small_share_of_the_time(recorder: Recorder, monkeypat
     assert made == pytest.approx([2.0 + 42.5 * turn for turn in range(3)], abs=1.0)
     with reporter:
         recorder.suggestion("0001", "", 0, {"family": "lstm"}, {})
-    assert "1 running" in out.getvalue()
+        recorder.suggestion("0002", "", 0, {"family": "lstm"}, {})
+        recorder.started("0001", 0.0)
+    assert "1 running, 1 to begin" in out.getvalue()
 
 
 def test_without_a_terminal_the_table_comes_every_five_minutes(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -140,8 +141,9 @@ class Reporter:
         return self._shown
 
     def _render(self) -> Group:
-        running = sum(t.status == "running" for t in self._board.snapshot())
-        table = Table(title=f"{self._progress()}, {running} running", title_justify="left", expand=True)
+        states = Counter(trial.state for trial in self._board.snapshot())
+        now = f"{states['running']} running" + (f", {states['to begin']} to begin" if states["to begin"] else "")
+        table = Table(title=f"{self._progress()}, {now}", title_justify="left", expand=True)
         for title in ("rank", "trial", "family", "varied", "epoch", "F1", "AP", "prec.", "recall", "status"):
             right = title in ("rank", "epoch", "F1", "AP", "prec.", "recall")
             flexible = title == "varied"
@@ -182,9 +184,8 @@ class Reporter:
             below += f"; {_LOWER} at a lower fidelity, ranked below those trained in full"
         if len(ranked) > ROWS:
             below = f"{len(ranked) - ROWS} more; {below}"
-        failed = sum(t.status == "failed" for t in self._board.snapshot())
-        if failed:
-            below += f"; {failed} failed"
+        if states["failed"]:
+            below += f"; {states['failed']} failed"
         return Group(table, Text(below))
 
     def _on_first(self, trial: Trial) -> bool:
