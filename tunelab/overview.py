@@ -121,6 +121,10 @@ class Overview:
         return said
 
 
+class NoRunError(StateError):
+    """There is no run at a place, or nothing of it yet."""
+
+
 def look(store: Store) -> Overview:
     """Read a run's journal from wherever it is.
 
@@ -128,7 +132,8 @@ def look(store: Store) -> Overview:
         store: the run's folder, or its place in a bucket.
 
     Raises:
-        StateError: there is no run, or its journal is damaged.
+        NoRunError: there is no run.
+        StateError: its journal is damaged.
         StorageError: the place cannot be read.
     """
     url = store.url
@@ -148,7 +153,7 @@ def journal_of(store: Store) -> bytes:
         store: the run's folder, or its place in a bucket.
 
     Raises:
-        StateError: there is no run.
+        NoRunError: there is no run.
         StorageError: the place cannot be read.
     """
     check_run(store)
@@ -163,7 +168,7 @@ def check_run(store: Store) -> None:
         StorageError: the place cannot be read.
     """
     if JOURNAL not in store.list(JOURNAL):
-        raise StateError(f"{store.url}: holds no run (no {JOURNAL}); check the name with: tunelab list")
+        raise NoRunError(f"{store.url}: holds no run (no {JOURNAL}); check the name with: tunelab list")
 
 
 def _told(url: str, records: list[journal.Record], board: Leaderboard, owner: str) -> Overview:

@@ -134,19 +134,26 @@ def add_where(parser: argparse.ArgumentParser) -> None:
 
 
 def _status(args: argparse.Namespace) -> int:
-    from tunelab.overview import look
+    from tunelab.overview import NoRunError, look
     from tunelab.report.words import clean
     from tunelab.storage import open_store
 
-    place = args.folder
+    place, runs = args.folder, False
     if (cluster := _cluster_of(place, args)) is not None:
         from tunelab.cluster.remote import jobs_of
 
         with jobs_of(cluster) as jobs:
             job = jobs.find(place)
         print(clean(f"On {cluster.file.name}, {cluster.head.host}: {job.status.lower()}"))
-        place = job.storage
-    for line in look(open_store(place, s3_options(args))).lines():
+        place, runs = job.storage, not job.over
+    try:
+        lines = look(open_store(place, s3_options(args))).lines()
+    except NoRunError:
+        if not runs:
+            raise
+        print(f"Nothing of it is at {place} yet; what it says: tunelab logs {args.folder}")
+        return 0
+    for line in lines:
         print(clean(line, 1000))
     return 0
 

@@ -8,12 +8,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from cluster_files import GOOD, OWN
 
-from tunelab.cluster import remote
+from tunelab.cli import main
+from tunelab.cluster import remote, where
 from tunelab.cluster.file import ClusterFile, load_cluster_file
 from tunelab.cluster.job import Job
 from tunelab.cluster.package import HERE
@@ -29,7 +31,7 @@ from tunelab.cluster.remote import (
     storage_of,
 )
 from tunelab.cluster.versions import ASKED
-from tunelab.cluster.where import Cluster, Head
+from tunelab.cluster.where import Cluster, Head, Place
 from tunelab.cluster.words import replaced, without
 from tunelab.errors import EXIT_TERMINATED, UsageError
 from tunelab.spending import PRICES
@@ -326,3 +328,30 @@ def test_what_cannot_be_is_refused_before_anything_is_handed_over(
     with pytest.raises(UsageError, match=message):
         hand_over(cluster, asked(**given))
     assert taken.submitted == []
+
+
+@pytest.mark.parametrize(("status", "code"), [("RUNNING", 0), ("PENDING", 0), ("FAILED", 7), ("SUCCEEDED", 7)])
+def test_a_search_that_has_sent_nothing_yet_has_a_status(
+    cluster: Cluster,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    status: str,
+    code: int,
+) -> None:
+    @contextmanager
+    def jobs_of(cluster: Cluster) -> Iterator[Any]:
+        one = job(run="second", status=status, storage=str(tmp_path / "nothing"))
+        yield SimpleNamespace(find=lambda name: one, all=lambda: [one])
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(remote, "jobs_of", jobs_of)
+    monkeypatch.setattr(where, "place", lambda **given: Place(why="", cluster=cluster))
+    assert main(["status", "second"]) == code
+    said = capsys.readouterr()
+    assert said.out.splitlines()[0] == f"On lab, 10.0.0.1: {status.lower()}"
+    yet = f"Nothing of it is at {tmp_path / 'nothing'} yet; what it says: tunelab logs second"
+    assert (yet in said.out) == (code == 0)
+    assert ("holds no run" in said.err) == (code != 0)
+    assert main(["list"]) == 0
+    assert capsys.readouterr().out == f"{'second':<32} {status.lower():<12} on the cluster, {tmp_path / 'nothing'}\n"

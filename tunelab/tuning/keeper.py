@@ -51,7 +51,8 @@ def kept(hold: Hold, mirror: Mirror | None, every: float, recorder: Recorder, co
         plain(console, f"Warning: {hold.lease.warning}")
 
     def work() -> None:
-        said, due, next_look = "", 0.0, time.monotonic() + every
+        said, next_look = "", time.monotonic()  # a run is in its bucket as soon as it begins
+        due = next_look + every
         while not over.wait(max(next_look - time.monotonic(), 0.0)):
             began = time.monotonic()
             next_look = began + every
