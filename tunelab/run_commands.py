@@ -181,7 +181,7 @@ def _list(args: argparse.Namespace) -> int:
     names = runs_at(place) if args.place or Path("runs").is_dir() else []
     there = _jobs(args) if args.place is None else []
     for job in there:
-        print(clean(f"{job.run:<32} {job.status.lower():<12} on the cluster, {job.storage}", 1000))
+        print(f"{clean(job.run):<32} {job.status.lower():<12} on the cluster, {clean(job.storage, 1000)}")
     if not names and not there:
         print(f"no runs at {place.url}")
     for name in names:
