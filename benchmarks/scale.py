@@ -14,20 +14,22 @@ it, from which a killed benchmark goes on as a search does.
 
 With ``--nodes``: a whole search on Ray nodes of this machine; see :mod:`benchmarks.scale_nodes`.
 
-Measured on 2 cores that other loads shared, with a disk that takes 3 ms for a record, ``families.yaml``, 100 workers:
+Measured on 2 cores, one of which other loads used, ``families.yaml``, 1,000 workers, the journal in memory (``--file``
+below ``/dev/shm``):
 
-======= ============ ============= ======== ========= ===================
-trials  drawn evenly an epoch told ``tpe``  RSS       MB per 1,000 trials
-======= ============ ============= ======== ========= ===================
-1,000   3.7 ms       0.6 ms        129 ms   234 MB    22.4
-3,000   3.7 ms       0.6 ms        198 ms   284 MB    23.0
-10,000  3.4 ms       0.5 ms        233 ms   452 MB    23.7
-======= ============ ============= ======== ========= ===================
+======= ============ ============= ======== ======== ===================
+trials  drawn evenly an epoch told ``tpe``  RSS      MB per 1,000 trials
+======= ============ ============= ======== ======== ===================
+3,000   2.1 ms       0.17 ms       109 ms   260 MB   17.9
+10,000  2.2 ms       0.19 ms       121 ms   396 MB   18.8
+30,000  2.6 ms       0.17 ms       113 ms   780 MB   19.0
+100,000 2.0 ms       0.18 ms       129 ms   2,117 MB 19.0
+======= ============ ============= ======== ======== ===================
 
-The journal grew by 4.3 MB per 1,000 trials. After 10,000 trials of 2.2 epochs each, with epochs of one second, even
-draws carry 95 workers and ``tpe`` 8; with epochs of a minute 5,700 and 530. Up to there what a trial costs the driver
-does not grow with the trials there are but for ``tpe``, whose scan over all of them takes 5 us for each. The memory is
-that of before distributions were shared among trials. More trials, and 1,000 workers, were not run.
+The journal grew by 4.3 MB per 1,000 trials. So nothing that a trial costs grows with the trials there are but memory,
+which grows evenly. After 100,000 trials of 2.2 epochs each, with epochs of one second, the driver is the limit at 765
+workers with even draws and at 16 with ``tpe``; with epochs of a minute at 60 times as many. A disk that takes 2.4 ms
+for a record adds 15 ms to a trial, and is then the limit of even draws, at some 120 workers.
 """
 
 from __future__ import annotations

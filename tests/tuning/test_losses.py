@@ -51,7 +51,7 @@ def test_a_connection_that_closed_leaves_it_open_what_was_lost() -> None:
     text = "The actor d404 is unavailable: The actor is temporarily unavailable: RpcError: RPC error: Socket closed"
     assert is_doubtful(text)
     assert not is_node_lost(text)
-    assert cause_of(text) == f"{UNKNOWN} ({text})"
+    assert cause_of(text) == f"{UNKNOWN}: the connection to it closed"
 
 
 def test_the_newest_failure_counts(tmp_path: Path) -> None:

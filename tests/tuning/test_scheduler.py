@@ -242,7 +242,7 @@ def test_a_loss_that_may_have_been_a_nodes_counts_once_all_nodes_are_seen_to_be_
     bench.report("0001", 2, 0.6)
     assert bench.recorder.board.trials["0001"].failures == 0, "it is not known yet"
     assert later(3) == [1]
-    said = "its process was lost (The actor is unavailable: Socket closed), and no node was lost"
+    said = "its process was lost: the connection to it closed, and no node was lost"
     assert bench.recorder.board.trials["0001"].loss == said
     assert later(4) == [1], "each loss is settled once"
     lose("0001")

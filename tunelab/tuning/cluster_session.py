@@ -74,6 +74,8 @@ def ray_session(address: str | None, *, debug: bool) -> Iterator[Mapping[str, fl
     _check_address(address)
     if not debug:
         logging.getLogger("ray").setLevel(logging.ERROR)
+        # it prints a traceback for each process that is lost, which the leaderboard tells in a line
+        logging.getLogger("ray.tune.execution.tune_controller").setLevel(logging.CRITICAL)
     with ExitStack() as stack:
         settings = {name: os.environ.get(name, value) for name, value in _ENVIRONMENT.items()}
         stack.enter_context(_environment(settings, also=("PYTHONBREAKPOINT",)))  # Ray sets this one

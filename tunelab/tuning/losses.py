@@ -44,6 +44,8 @@ def cause_of(text: str) -> str:
         return UNKNOWN
     if "running low on memory" in text:
         return "out of memory: Ray ended its process since the node had none left; lower --concurrent or batch_size"
+    if is_doubtful(text) and not is_node_lost(text):
+        return f"{UNKNOWN}: the connection to it closed"
     return f"its node was lost ({said})" if is_node_lost(text) else f"{UNKNOWN} ({said})"
 
 
