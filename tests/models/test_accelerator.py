@@ -103,6 +103,7 @@ def test_mixed_precision_trains_alike_and_keeps_weights_and_answers_in_float32(
         optimizer=keras.optimizers.Adam(0.01),
         loss=keras.losses.SparseCategoricalCrossentropy(reduction="mean_with_sample_weight"),
         jit_compile=False,
+        run_eagerly=plain,  # the graph of the fast layers is what a search trains
     )
     scaled = isinstance(mixed.optimizer, keras.optimizers.LossScaleOptimizer)
     assert scaled == (precision == "mixed_float16")

@@ -42,6 +42,7 @@ def test_a_lost_node_is_never_counted_and_its_trial_goes_on_elsewhere(cluster: C
     assert quick.end() == 0, quick.said
     assert check_run(quick.run).trials == 2
     failures = [(r["counts"], r["cause"]) for r in quick.records() if r["kind"] == "failure"]
-    assert [counts for counts, _ in failures] == [False], failures
+    assert failures
+    assert not any(counts for counts, _ in failures), "twice where it was placed there again before Ray knew"
     assert failures[0][1].startswith(("its node was lost (", "its process was lost: the connection "))
     assert {r["status"] for r in quick.records() if r["kind"] == "end"} <= {"finished", "stopped"}

@@ -39,7 +39,7 @@ def waits(records: list[dict[str, Any]]) -> int:
 
 def test_more_trials_wait_than_there_are_places_and_the_search_ends(quick: QuickRun) -> None:
     """Paused in Ray's way, two of them hold both places for ever, and those never taken up keep it from ending."""
-    quick.search("--trials", "12", "--concurrent", "2", space=FEW)
+    quick.search("--trials", "20", "--concurrent", "2", space=FEW)
     assert quick.end() == 0, quick.said
     check_run(quick.run, said=quick.said)
     records = quick.records()

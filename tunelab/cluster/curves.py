@@ -130,7 +130,7 @@ class _Served:
             except subprocess.TimeoutExpired:
                 self._sign()
                 continue
-            self._reader.join()
+            self._reader.join(_ENDING)  # what ssh started may outlive it, and hold its output open
             fault = self._fault(code)
             if isinstance(fault, BrokenError):
                 return self._said()
