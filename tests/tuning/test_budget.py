@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ray.tune.experiment import Trial
 
 from tunelab.journal import Journal
 from tunelab.spending import HOUR
 from tunelab.tuning import interrupt
 from tunelab.tuning.budget import ALL_OVER, Budget
-from tunelab.tuning.hooks import BudgetStopper, Starts
+from tunelab.tuning.hooks import BudgetStopper, Places
 from tunelab.tuning.in_vain import LEAST
 from tunelab.tuning.record import Recorder
 
@@ -50,7 +51,7 @@ def test_gpu_hours_grow_while_a_trial_has_its_place_and_stay_used(
     suggest(recorder, "0001")
     one, stopper = budget(gpu_hours=0.05 * 1000 / HOUR), BudgetStopper(budget(gpu_hours=0.05 * 1000 / HOUR))
     assert (one.spent(), one.used(), stopper.stop_all()) == (0.0, False, False)
-    Starts(recorder, 1000.0).on_trial_start(0, [], _Tried("0001"))
+    Places(recorder, 1000.0).on_trial_start(0, [], _Tried("0001"))
     deadline = time.monotonic() + 30
     while not one.used():
         assert time.monotonic() < deadline
@@ -125,8 +126,22 @@ def test_trials_that_all_fail_alike_end_a_search(journal: Journal, budget: Calla
 
 
 def test_what_ray_pickles_holds_nothing(journal: Journal, budget: Callable[..., Budget]) -> None:
-    for one in (budget(), BudgetStopper(budget()), Starts(Recorder(journal), 1.0)):
+    for one in (budget(), BudgetStopper(budget()), Places(Recorder(journal), 1.0)):
         assert pickle.loads(pickle.dumps(one)).__dict__ == {}
+
+
+def test_what_ray_keeps_of_a_trials_metrics_goes_with_it(journal: Journal) -> None:
+    place = Places(Recorder(journal), 1.0)
+    for leave in (place.on_trial_complete, place.on_trial_error):
+        trial = Trial("none", config={"trial": "0001"}, stub=True)
+        for epoch in (1, 2):
+            trial.update_last_result({"training_iteration": epoch, "time_total_s": 1.0, "metrics/loss": 0.5})
+        assert trial.metric_analysis["metrics/loss"]["last"] == 0.5
+        before = trial.get_json_state()
+        leave(0, [trial], trial)
+        assert not trial.metric_analysis
+        assert trial.last_result["metrics/loss"] == 0.5
+        assert len(str(trial.get_json_state())) < len(str(before))
 
 
 class _Tried:

@@ -272,7 +272,7 @@ def _tune(search: _Search, seconds: float | None) -> None:
     """Ray Tune's part, until all trials are over, a limit is reached, or a signal came."""
     from ray import tune
 
-    from tunelab.tuning.hooks import BudgetStopper, Starts
+    from tunelab.tuning.hooks import BudgetStopper, Places
     from tunelab.tuning.trainable import KerasTrainable
 
     plan = search.plan
@@ -295,7 +295,7 @@ def _tune(search: _Search, seconds: float | None) -> None:
                 name=".ray",
                 storage_path=str(plan.folder),
                 stop=BudgetStopper(search.budget),
-                callbacks=[Starts(search.recorder, search.gpus)],
+                callbacks=[Places(search.recorder, search.gpus)],
                 failure_config=tune.FailureConfig(max_failures=-1),  # the scheduler counts
                 checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
                 verbose=0,
