@@ -30,7 +30,7 @@ class Places(tune.Callback):  # type: ignore[misc]
     """Records when a trial has got its place: Ray hands trials to nodes as places come free.
 
     When it leaves that, what Ray keeps of its metrics goes: extremes and moving averages of each, which nobody asks
-    for, take ten times the memory of all else that there is of a trial.
+    for, take ten times the memory of all else that Ray keeps of a trial.
 
     Args:
         recorder: of the run.
